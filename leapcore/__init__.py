@@ -1,0 +1,88 @@
+"""Knowledge distillation for vision backbones, with a curriculum over the teacher's layers.
+
+Public names are imported when they are first used, so that ``import leapcore`` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from leapcore._version import __version__
+
+if TYPE_CHECKING:
+    from leapcore.core.alignment import linear_cka, mean_cosine
+    from leapcore.core.distiller import Comparison, Distiller
+    from leapcore.core.duration import Duration
+    from leapcore.core.features import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
+    from leapcore.core.flops import FlopsLedger, count_macs, count_prefix_macs
+    from leapcore.core.projection import Projector
+    from leapcore.core.schedulers import DifficultyScheduler
+    from leapcore.engine.run import run
+    from leapcore.errors import LeapcoreError
+    from leapcore.events import RunReport
+    from leapcore.hookspecs import hookimpl
+    from leapcore.spec import Spec
+    from leapcore.spec_file import load_spec
+    from leapcore.timm_models import create_timm_model, timm_image_input
+
+_HOME = {
+    "Comparison": "core.distiller",
+    "DifficultyScheduler": "core.schedulers",
+    "Distiller": "core.distiller",
+    "Duration": "core.duration",
+    "FlopsLedger": "core.flops",
+    "ImageInput": "core.features",
+    "LayerFeatureProvider": "core.features",
+    "LayerFeatures": "core.features",
+    "LayerInfo": "core.features",
+    "LeapcoreError": "errors",
+    "Projector": "core.projection",
+    "RunReport": "events",
+    "Spec": "spec",
+    "count_macs": "core.flops",
+    "count_prefix_macs": "core.flops",
+    "create_timm_model": "timm_models",
+    "hookimpl": "hookspecs",
+    "linear_cka": "core.alignment",
+    "load_spec": "spec_file",
+    "mean_cosine": "core.alignment",
+    "run": "engine.run",
+    "timm_image_input": "timm_models",
+}
+
+__all__ = [
+    "Comparison",
+    "DifficultyScheduler",
+    "Distiller",
+    "Duration",
+    "FlopsLedger",
+    "ImageInput",
+    "LayerFeatureProvider",
+    "LayerFeatures",
+    "LayerInfo",
+    "LeapcoreError",
+    "Projector",
+    "RunReport",
+    "Spec",
+    "__version__",
+    "count_macs",
+    "count_prefix_macs",
+    "create_timm_model",
+    "hookimpl",
+    "linear_cka",
+    "load_spec",
+    "mean_cosine",
+    "run",
+    "timm_image_input",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'leapcore' has no attribute '{name}'")
+    return getattr(import_module(f"leapcore.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

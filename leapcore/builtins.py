@@ -1,0 +1,29 @@
+"""What leapcore itself registers, through the same hooks as anyone's plugin."""
+
+from __future__ import annotations
+
+from leapcore.hookspecs import hookimpl
+from leapcore.registry import Registry
+
+
+@hookimpl
+def leapcore_register_schedulers(registry: Registry) -> None:
+    """The curricula."""
+    registry.register("cka", "leapcore.core.schedulers:CkaScheduler")
+    registry.register("fixed", "leapcore.core.schedulers:FixedScheduler")
+
+
+@hookimpl
+def leapcore_register_losses(registry: Registry) -> None:
+    """The patch losses."""
+    registry.register("mse", "leapcore.core.losses:mse")
+    registry.register("cosine", "leapcore.core.losses:cosine")
+
+
+@hookimpl
+def leapcore_register_datasets(registry: Registry) -> None:
+    """Folders, the embedded digits, and every other source that timm reads."""
+    registry.register("folder", "leapcore.engine.sources:folder")
+    registry.register("digits", "leapcore.engine.sources:digits")
+    for prefix in ("hfds", "hfids", "wds", "torch"):
+        registry.register(prefix, "leapcore.engine.sources:from_timm")

@@ -1,0 +1,146 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn, Optional
+
+import typer
+
+from leapcore.errors import Interrupted, LeapcoreError
+
+app = typer.Typer(
+    help="Distill vision backbones with a curriculum over the teacher's layers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+recipes = typer.Typer(help="Specs that ship with leapcore.", invoke_without_command=True)
+app.add_typer(recipes, name="recipes")
+
+Source = Annotated[str, typer.Argument(metavar="SPEC|RECIPE", help="A YAML file, or a recipe's name.")]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the spec, e.g. train.seed=1."),
+]
+
+
+@app.command()
+def run(
+    source: Source,
+    set_: Overrides = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Folder for the results; runs/<name> if not given."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in that folder.")] = False,
+) -> None:
+    """Distill a student as the spec says."""
+    console, spec = _console(), _load(source, set_)
+    try:
+        with console.status("loading"):
+            from leapcore.engine.run import run as run_spec
+        from leapcore.listeners.console import ConsoleListener
+
+        run_spec(spec, output=output, overwrite=overwrite, listeners=[ConsoleListener(console)])
+    except KeyboardInterrupt:
+        raise Interrupted("stopped before the first step; nothing was left behind") from None
+
+
+@app.command()
+def validate(source: Source, set_: Overrides = None) -> None:
+    """Check a spec without running it: keys, values, names, files."""
+    spec = _load(source, set_)
+    _console().print(f"{source}: ok, results would go to runs/{spec.name}", highlight=False)
+
+
+@recipes.callback()
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_recipes()
+
+
+@recipes.command("list")
+def list_recipes() -> None:
+    """Name all recipes."""
+    from leapcore.recipes import recipe_names, recipe_summary
+
+    for name in recipe_names():
+        typer.echo(f"{name}: {recipe_summary(name)}")
+
+
+@recipes.command("show")
+def show_recipe(name: str) -> None:
+    """Print a recipe."""
+    from leapcore.recipes import recipe_text
+
+    typer.echo(recipe_text(name), nl=False)
+
+
+@recipes.command("copy")
+def copy_recipe(
+    name: str,
+    target: Annotated[Optional[Path], typer.Argument(help="<name>.yaml here if not given.")] = None,  # noqa: UP045
+) -> None:
+    """Copy a recipe to a file of your own, to start a spec from."""
+    from leapcore.errors import OutputError
+    from leapcore.recipes import recipe_text
+
+    text, path = recipe_text(name), target or Path(f"{name}.yaml")
+    if path.exists():
+        raise OutputError(f"'{path}' exists already", "Name another file.")
+    path.write_text(text)
+    typer.echo(f"copied to {path}; run it with: leapcore run {path}")
+
+
+@app.command()
+def plugins() -> None:
+    """Show the installed plugins, what they register, and why a broken one does not work."""
+    from rich.table import Table
+
+    from leapcore.plugins import installed_plugins
+
+    table = Table("plugin", "distribution", "registers", "state")
+    for info in installed_plugins().infos:
+        registers = "\n".join(f"{kind}: {', '.join(names)}" for kind, names in info.registers.items())
+        table.add_row(info.name, info.distribution, registers, info.cause or "ok")
+    _console().print(table)
+
+
+def main() -> NoReturn:
+    """Run a command; a user's mistake ends with its cause and remedy instead of a traceback."""
+    try:
+        app()
+    except LeapcoreError as error:
+        _fail(error)
+    sys.exit(0)
+
+
+def _load(source: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]
+    from leapcore.spec_file import load_spec
+
+    notes: list[str] = []
+    spec = load_spec(source, overrides or (), notes)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    return spec
+
+
+def _console():  # type: ignore[no-untyped-def]
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+
+
+def _fail(error: LeapcoreError) -> NoReturn:
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print("Error:", style="bold red", end=" ")
+    console.print(error.cause, markup=False)
+    if error.remedy:
+        console.print(error.remedy, markup=False)
+    sys.exit(error.exit_code)

@@ -1,0 +1,75 @@
+"""Getting heavy or awkward libraries imported without their usual accidents."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_MISSING_OPERATORS = ("nms", "qnms")
+
+
+@cache
+def torchvision_operators() -> str:
+    """Make sure that torchvision can be imported, and say how: ``"compiled"`` or ``"declared"``.
+
+    PyPI's torchvision is built for CUDA. Beside a CPU-only torch its compiled operators do not load, and
+    its import fails because their names are unknown. leapcore uses none of them, so their signatures are
+    declared; but only where the real ones cannot load, since torch aborts when both turn up.
+    """
+    if "torchvision" not in sys.modules and not _load_compiled():
+        _declare()
+        return "declared"
+    return "compiled"
+
+
+def import_timm() -> Any:
+    """Timm, with torchvision made importable first."""
+    torchvision_operators()
+    import timm
+
+    return timm
+
+
+def import_deepspeed() -> Any:
+    """DeepSpeed, for this machine's accelerator and without compiling anything at start."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
+    import deepspeed
+    from deepspeed.ops import __compatible_ops__
+
+    # DeepSpeed would compile its shared-memory all-reduce at the first start: 45 s, and a compiler.
+    __compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _load_compiled() -> bool:
+    import torch
+
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return True
+    try:
+        for library in Path(spec.origin).parent.glob("_C.*"):
+            torch.ops.load_library(library)
+    except OSError:
+        return False
+    return hasattr(torch.ops.torchvision, "nms")
+
+
+def _declare() -> None:
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in _MISSING_OPERATORS:
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _LIBRARIES.append(library)
+
+
+_LIBRARIES: list[Any] = []  # a declaration lives as long as its library object

@@ -1,0 +1,50 @@
+"""Lengths of training with their unit: ``5ep`` is five epochs, ``2000st`` two thousand steps."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+_FORM = re.compile(r"(\d+)\s*(ep|st)")
+
+
+class Duration(NamedTuple):
+    """A length of training.
+
+    Attributes:
+        count: How many units, at least 0.
+        unit: ``"ep"`` (epochs) or ``"st"`` (optimizer steps).
+    """
+
+    count: int
+    unit: str
+
+    @classmethod
+    def parse(cls, text: object) -> Duration:
+        """Read ``"5ep"`` or ``"2000st"``.
+
+        Raises:
+            ValueError: The text is no duration; the message shows the two forms.
+        """
+        if isinstance(text, Duration):
+            return text
+        match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
+        if match is None:
+            raise ValueError(f"a duration is written like '5ep' (epochs) or '2000st' (steps), got {text!r}")
+        return cls(int(match[1]), match[2])
+
+    def in_steps(self, steps_per_epoch: int) -> int:
+        """The same length in optimizer steps."""
+        return self.count * (steps_per_epoch if self.unit == "ep" else 1)
+
+    def __str__(self) -> str:
+        return f"{self.count}{self.unit}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Let pydantic models hold durations, written to YAML and JSON as text."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )

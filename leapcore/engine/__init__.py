@@ -1,0 +1,1 @@
+"""Running a distillation: data, DeepSpeed, the loop."""

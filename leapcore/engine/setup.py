@@ -1,0 +1,161 @@
+"""From a spec to everything that a run is made of."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from leapcore.core.alignment import ALIGNMENTS
+from leapcore.core.distiller import Distiller
+from leapcore.core.features import LayerFeatureProvider
+from leapcore.core.flops import FlopsLedger, count_all_prefix_macs, count_macs
+from leapcore.core.projection import Projector
+from leapcore.core.schedulers import DifficultyScheduler
+from leapcore.engine.data import TrainingBatches
+from leapcore.engine.deepspeed import device, wrap
+from leapcore.engine.sources import ImageSplits
+from leapcore.errors import SpecError
+from leapcore.events import ModelFacts
+from leapcore.options import checked_options
+from leapcore.plugins import installed_plugins
+from leapcore.spec import BackboneSpec, CurriculumSpec, Spec
+
+
+@dataclass
+class Parts:
+    """A run, built and ready for its first step.
+
+    Attributes:
+        spec: The resolved spec.
+        device: Where it computes.
+        splits: Training and validation images.
+        batches: Augmented batches of the training images.
+        teacher: Frozen, in eval mode.
+        student: The backbone inside the engine.
+        engine: DeepSpeed around the distiller.
+        scheduler: Chooses the target layer.
+        ledger: Counts FLOPs.
+        total_steps: Length of the run.
+    """
+
+    spec: Spec
+    device: torch.device
+    splits: ImageSplits
+    batches: TrainingBatches
+    teacher: LayerFeatureProvider
+    student: LayerFeatureProvider
+    engine: Any
+    scheduler: DifficultyScheduler
+    ledger: FlopsLedger
+    total_steps: int
+
+    @property
+    def teacher_facts(self) -> ModelFacts:
+        """What the summary says about the teacher."""
+        return _facts(self.spec.teacher, self.teacher, self.ledger.teacher_macs[-1])
+
+    @property
+    def student_facts(self) -> ModelFacts:
+        """What the summary says about the student; its FLOPs include the projector's."""
+        return _facts(self.spec.student, self.student, self.ledger.student_macs)
+
+
+def build(spec: Spec) -> Parts:
+    """Build data, models, scheduler, ledger and engine.
+
+    Raises:
+        LeapcoreError: Something that the spec names is missing or does not fit.
+    """
+    _seed_everything(spec.train.seed)
+    splits = installed_plugins().get("datasets", spec.data.source.partition("/")[0])(
+        spec.data, spec.data.source.partition("/")[2]
+    )
+    batches = TrainingBatches(splits.train, spec.data, spec.train.batch_size, spec.train.seed)
+    teacher = _backbone(spec.teacher, spec).eval().requires_grad_(False)
+    student = _backbone(spec.student, spec)
+    scheduler = _scheduler(spec.curriculum, len(teacher.layers))
+    patch_loss = installed_plugins().get("losses", spec.objective.patch)
+    projector = Projector(student.layers[-1].channels, [layer.channels for layer in teacher.layers])
+    distiller = Distiller(student, projector, patch_loss, spec.objective.cls_weight)
+    total_steps = spec.train.duration.in_steps(batches.steps_per_epoch)
+    return Parts(
+        spec=spec,
+        device=device(),
+        splits=splits,
+        batches=batches,
+        ledger=_ledger(teacher, distiller, _alignment_macs(teacher, scheduler, spec.train.batch_size)),
+        teacher=teacher.to(device()),
+        student=student,
+        engine=wrap(distiller, spec, total_steps, batches.steps_per_epoch),
+        scheduler=scheduler,
+        total_steps=total_steps,
+    )
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _backbone(backbone: BackboneSpec, spec: Spec) -> LayerFeatureProvider:
+    provider: LayerFeatureProvider = installed_plugins().get("backbones", backbone.backbone)(
+        model=backbone.model,
+        weights=backbone.weights,
+        image_size=spec.data.image_size,
+        options=backbone.options,
+    )
+    return provider
+
+
+def _scheduler(curriculum: CurriculumSpec, num_layers: int) -> DifficultyScheduler:
+    factory = installed_plugins().get("schedulers", curriculum.scheduler)
+    try:
+        scheduler: DifficultyScheduler = factory(num_layers, **checked_options(factory, curriculum.options))
+    except ValueError as error:
+        raise SpecError(f"curriculum.{error}", "Name a layer that the teacher has.") from error
+    return scheduler
+
+
+def _ledger(teacher: LayerFeatureProvider, distiller: Distiller, alignment_macs: int) -> FlopsLedger:
+    """Count teacher and student, each for one image."""
+    student = distiller.student
+    prefixes = count_all_prefix_macs(teacher, (3, *teacher.image_input.size))
+    channels = teacher.layers[-1].channels
+    student_side = _StudentSide(distiller, channels)
+    student = count_macs(student_side, torch.empty(1, 3, *distiller.student.image_input.size))
+    return FlopsLedger(prefixes, student, alignment_macs)
+
+
+def _alignment_macs(teacher: LayerFeatureProvider, scheduler: DifficultyScheduler, batch_size: int) -> int:
+    """The cost per image of one score over a batch's tokens."""
+    if scheduler.alignment is None:
+        return 0
+    (height, width), last = teacher.image_input.size, teacher.layers[-1]
+    tokens = batch_size * (height // last.stride) * (width // last.stride)
+    return ALIGNMENTS[scheduler.alignment].macs(tokens, last.channels) // batch_size
+
+
+class _StudentSide(nn.Module):
+    """The student's forward pass and the projector, as the ledger counts them."""
+
+    def __init__(self, distiller: Distiller, channels: int) -> None:
+        super().__init__()
+        self.student = distiller.student
+        self.projector = distiller.projector
+        self.channels = channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        (features,) = self.student(images, [len(self.student.layers) - 1])
+        projected = self.projector(features, self.channels)
+        return torch.cat([projected.tokens.flatten(), projected.pooled.flatten()])
+
+
+def _facts(backbone: BackboneSpec, provider: LayerFeatureProvider, macs: int) -> ModelFacts:
+    name = backbone.model or backbone.weights
+    return ModelFacts(name, len(provider.layers), sum(p.numel() for p in provider.parameters()), macs)

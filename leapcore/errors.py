@@ -1,0 +1,70 @@
+"""Errors that a user can mend: each says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LeapcoreError(Exception):
+    """A mistake in the input or the surroundings, never a fault of leapcore itself.
+
+    The command line prints it without a traceback and ends with ``exit_code``.
+
+    Args:
+        cause: What is wrong and where, in one line.
+        remedy: What to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(cause, remedy)
+        self.cause = cause
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.cause}\n{self.remedy}" if self.remedy else self.cause
+
+
+class SpecError(LeapcoreError):
+    """The spec cannot be read, or a value in it is wrong."""
+
+
+class UnknownNameError(LeapcoreError):
+    """A name that no plugin registered."""
+
+
+class PluginError(LeapcoreError):
+    """A plugin cannot be loaded, or breaks the rules of its hook."""
+
+
+class WeightsError(LeapcoreError):
+    """Model weights are missing, unreadable or made for another architecture."""
+
+
+class DataError(LeapcoreError):
+    """The images cannot be found or used."""
+
+
+class OutputError(LeapcoreError):
+    """The output folder cannot take this run."""
+
+
+class CountingError(LeapcoreError):
+    """An operator's cost is not known, so a FLOPs figure would be a guess."""
+
+
+class Interrupted(LeapcoreError):
+    """The user stopped the run; what was done so far is kept."""
+
+    exit_code = 130  # the shell's code for an end by SIGINT
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known names as a sentence, the nearest one first where there is one."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    return f"Known: {', '.join(names)}." if names else ""

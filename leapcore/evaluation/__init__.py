@@ -1,0 +1,1 @@
+"""What a backbone's frozen features are worth: kNN and linear probe on their pooled vectors."""

@@ -1,0 +1,37 @@
+"""k-nearest-neighbour accuracy, the usual first look at frozen features (Wu et al. 2018)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from leapcore.evaluation.features import Features
+
+NEIGHBOURS = 20
+TEMPERATURE = 0.07
+
+
+@torch.no_grad()
+def knn_accuracy(
+    memory: Features, queries: Features, *, neighbours: int = NEIGHBOURS, temperature: float = TEMPERATURE
+) -> float:
+    """Share of queries whose class wins the vote of their nearest neighbours.
+
+    A neighbour of cosine similarity s votes with weight exp(s / temperature).
+
+    Args:
+        memory: Training features.
+        queries: Validation features.
+        neighbours: How many vote; all of them where the memory is smaller.
+        temperature: The smaller, the more the nearest weigh.
+    """
+    classes = int(max(memory.labels.max(), queries.labels.max())) + 1
+    keys = F.normalize(memory.vectors, dim=1)
+    votes_of = F.one_hot(memory.labels, classes).float()
+    hits = 0
+    for vectors, labels in zip(queries.vectors.split(1024), queries.labels.split(1024), strict=True):
+        similarity = F.normalize(vectors, dim=1) @ keys.T
+        nearest, index = similarity.topk(min(neighbours, len(keys)), dim=1)
+        weights = (nearest / temperature).exp().unsqueeze(2)
+        hits += int(((weights * votes_of[index]).sum(1).argmax(1) == labels).sum())
+    return hits / len(queries.labels)

@@ -1,0 +1,48 @@
+"""Writing a trained backbone so that others can load it without leapcore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from leapcore.compat import import_timm
+from leapcore.core.features import LayerFeatureProvider
+
+
+def export_timm(model: nn.Module, folder: Path, options: dict[str, Any]) -> None:
+    """Write a timm model in timm's ``local-dir`` format: ``config.json`` and ``model.safetensors``.
+
+    Args:
+        model: A timm model.
+        folder: Where to; made if it is not there.
+        options: The arguments it was created with, so that it can be created again.
+    """
+    import_timm()
+    from timm.models import save_for_hf
+
+    own = {"pretrained_cfg": {"tag": "leapcore"}}  # not the tag of weights it was not trained from
+    save_for_hf(model, str(folder), model_config=own, model_args=options, safe_serialization=True)
+
+
+def export_student(student: LayerFeatureProvider, folder: Path) -> None:
+    """Write a trained student: timm's format where it wraps a timm model, else its state dict.
+
+    Args:
+        student: The provider; a timm model is looked for in its attribute ``model``.
+        folder: Where to.
+    """
+    model = getattr(student, "model", None)
+    if hasattr(model, "pretrained_cfg"):
+        export_timm(model, folder, getattr(model, "leapcore_options", {}))
+        return
+    from safetensors.torch import save_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(student, str(folder / "model.safetensors"))
+
+
+def load_line(folder: Path) -> str:
+    """The line of Python that loads an exported model."""
+    return f'timm.create_model("local-dir:{folder}", pretrained=True)'

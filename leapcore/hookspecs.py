@@ -1,0 +1,72 @@
+"""The hooks that a plugin can implement: what it registers, and the events it can listen to.
+
+A plugin is any module named by an entry point of the group ``leapcore``:
+
+    from leapcore import hookimpl
+
+    @hookimpl
+    def leapcore_register_backbones(registry):
+        registry.register("mynet", "my_package.provider:MyProvider.build")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from leapcore.events import RunReport, RunStart, TargetChange
+    from leapcore.registry import Registry
+
+PROJECT = "leapcore"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def leapcore_register_backbones(registry: Registry) -> None:
+    """Register factories ``build(*, model, weights, image_size, options) -> LayerFeatureProvider``."""
+
+
+@hookspec
+def leapcore_register_schedulers(registry: Registry) -> None:
+    """Register factories ``(num_layers, *, ...) -> DifficultyScheduler``.
+
+    The keyword arguments are the options that the spec's ``curriculum`` section takes; their annotations
+    and defaults are checked and documented from there.
+    """
+
+
+@hookspec
+def leapcore_register_losses(registry: Registry) -> None:
+    """Register patch losses ``(projected, target) -> scalar``, both (B, N, C)."""
+
+
+@hookspec
+def leapcore_register_datasets(registry: Registry) -> None:
+    """Register sources ``(data, name) -> ImageSplits`` of (PIL image, label) pairs.
+
+    ``data`` is the spec's data section; ``name`` is what follows the first ``/`` in its ``source``.
+    """
+
+
+@hookspec
+def leapcore_run_started(start: RunStart) -> None:
+    """Everything is built and the first step is next."""
+
+
+@hookspec
+def leapcore_metrics(step: int, metrics: dict[str, Any]) -> None:
+    """Figures of the steps since the last call; ``step`` is the number of finished steps."""
+
+
+@hookspec
+def leapcore_target_changed(event: TargetChange) -> None:
+    """The curriculum moved to another layer."""
+
+
+@hookspec
+def leapcore_run_finished(report: RunReport) -> None:
+    """The run ended, finished or interrupted, and its results are written."""

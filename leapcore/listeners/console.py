@@ -1,0 +1,123 @@
+"""What a run shows in the terminal: a table at the start, progress, a summary at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from leapcore.events import ModelFacts, RunReport, RunStart, TargetChange
+from leapcore.hookspecs import hookimpl
+
+
+class ConsoleListener:
+    """Shows a run as it goes: a progress bar in a terminal, plain lines elsewhere.
+
+    Args:
+        console: Where to write.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:3.0f}%  {task.fields[figures]}  ETA"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = TaskID(0)
+        self._layers = 0
+        self._epoch = 0
+
+    @hookimpl
+    def leapcore_run_started(self, start: RunStart) -> None:
+        """Show what is about to happen."""
+        self._layers = start.teacher.layers
+        self._console.print(_models_table(start))
+        spec = start.spec
+        self._console.print(
+            f"{spec.data.source}: {start.train_images:,} training and {start.val_images:,} validation images, "
+            f"{start.total_steps:,} steps of {spec.train.batch_size}, "
+            f"curriculum '{spec.curriculum.scheduler}', results in {start.folder}\n"
+        )
+        self._task = self._progress.add_task("starting", total=start.total_steps, figures="")
+        self._progress.start()
+
+    @hookimpl
+    def leapcore_target_changed(self, event: TargetChange) -> None:
+        """A line per change of target."""
+        self._progress.update(self._task, description=f"layer {event.target}/{self._layers}")
+        if event.previous:
+            text = f"step {event.step}: layer {event.previous} -> {event.target} ({event.reason})"
+        else:
+            text = f"starts at layer {event.target} of {self._layers}"
+        self._console.print(text, style="cyan", highlight=False)
+
+    @hookimpl
+    def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
+        """Move the bar; without a terminal, a line per epoch."""
+        if "knn" in metrics:
+            self._console.print(f"step {step}: kNN accuracy {metrics['knn']:.2%}", highlight=False)
+            return
+        figures = _figures(metrics)
+        self._progress.update(self._task, completed=step, figures=figures)
+        if not self._console.is_terminal and int(metrics["epoch"]) > self._epoch:
+            self._epoch = int(metrics["epoch"])
+            self._console.print(
+                f"epoch {self._epoch}  layer {metrics['target_layer']}/{self._layers}  {figures}",
+                highlight=False,
+            )
+
+    @hookimpl
+    def leapcore_run_finished(self, report: RunReport) -> None:
+        """Show what came of it."""
+        self._progress.stop()
+        self._console.print(_summary_table(report))
+        self._console.print(f"load it: [bold]{report.student['load']}[/]", highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was, however the run ended."""
+        self._progress.stop()
+
+
+def _figures(metrics: dict[str, Any]) -> str:
+    alignment = f"alignment {metrics['alignment']:.3f}  " if "alignment" in metrics else ""
+    return (
+        f"{alignment}loss {metrics['loss']:.4f}  {metrics['images_per_second']:,.0f} images/s  "
+        f"FLOPs saved {metrics['flops_saved']:.1%}"
+    )
+
+
+def _models_table(start: RunStart) -> Table:
+    table = Table(title=f"leapcore run {start.spec.name}", title_justify="left")
+    for heading in ("", "model", "layers", "parameters", "MACs per image"):
+        table.add_column(heading, justify="left" if heading in ("", "model") else "right")
+    for role, facts in (("teacher", start.teacher), ("student", start.student)):
+        table.add_row(role, *_facts(facts))
+    return table
+
+
+def _facts(facts: ModelFacts) -> tuple[str, str, str, str]:
+    return facts.name, str(facts.layers), f"{facts.parameters:,}", f"{facts.macs / 1e6:,.1f} M"
+
+
+def _summary_table(report: RunReport) -> Table:
+    table = Table(title=f"{report.name}: {report.status}", title_justify="left", show_header=False)
+    for name, label in (("knn", "kNN accuracy"), ("linear", "linear probe accuracy")):
+        if name in report.accuracy:
+            teacher = report.accuracy.get(f"teacher_{name}")
+            beside = "" if teacher is None else f"  (teacher {teacher:.2%})"
+            table.add_row(label, f"[bold]{report.accuracy[name]:.2%}[/]{beside}")
+    flops, seconds = report.flops, report.time
+    table.add_row("FLOPs spent", f"{flops['spent']:.3e}  (1 multiply-add = 2 FLOPs)")
+    table.add_row("FLOPs saved", f"[bold]{flops['saved']:.1%}[/] of {flops['baseline']:.3e} at the last layer throughout")
+    table.add_row(
+        "time", f"{seconds['seconds']:.1f} s, {seconds['training_seconds']:.1f} s of it training"
+    )
+    table.add_row("target layers", " -> ".join(str(change.target) for change in report.curriculum))
+    table.add_row("student", f"{report.student['folder']}  ({report.student['parameters']:,} parameters)")
+    return table

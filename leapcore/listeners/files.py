@@ -1,0 +1,51 @@
+"""A run's metrics in files: JSON lines, and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from leapcore.events import TargetChange
+from leapcore.hookspecs import hookimpl
+
+
+class JsonLines:
+    """``metrics.jsonl``: a line per report and per change of target."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "metrics.jsonl"
+
+    @hookimpl
+    def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
+        """Add the figures."""
+        self._write({"step": step, **metrics})
+
+    @hookimpl
+    def leapcore_target_changed(self, event: TargetChange) -> None:
+        """Add the change."""
+        self._write({"event": "target_changed", **asdict(event)})
+
+    def _write(self, record: dict[str, Any]) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+class TensorBoard:
+    """Events under ``tensorboard/``, one curve per figure."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    @hookimpl
+    def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
+        """Add the figures."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self._writer.close()

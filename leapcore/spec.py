@@ -1,0 +1,154 @@
+"""The spec: one YAML file that says everything about a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from leapcore.core.duration import Duration
+
+
+def _positive(duration: Duration) -> Duration:
+    if duration.count == 0:
+        raise ValueError("a duration of at least one epoch or step is needed, got 0")
+    return duration
+
+
+Period = Annotated[Duration, AfterValidator(_positive)]
+Moment = Period | Literal["end", "never"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the spec: unknown keys are refused, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackboneSpec(Section):
+    """A teacher or student."""
+
+    backbone: str = Field(description="Family of the model, as plugins register it: vit, …")
+    model: str | None = Field(None, description="timm's name; may be left out where a weights folder tells it.")
+    weights: str = Field(
+        "none",
+        description="pretrained (download), none (random), a .safetensors or .pth file, or a timm local-dir folder.",
+    )
+    options: dict[str, Any] = Field({}, description="Further arguments of the model, such as embed_dim.")
+
+
+class AugmentSpec(Section):
+    """Random changes to a training image; the defaults are LEAP's."""
+
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=1)]] = Field(
+        (0.14, 1.0), description="Smallest and largest share of the image's area that the random crop keeps."
+    )
+    flip: Share = Field(0.5, description="Probability of a left-right flip.")
+    color: Share = Field(
+        0.8, description="Probability of colour jitter: brightness .4, contrast .4, saturation .2, hue .1."
+    )
+    gray: Share = Field(0.2, description="Probability of dropping the colours.")
+    blur: float = Field(0.1, ge=0, description="Largest sigma of the Gaussian blur, in pixels; 0 for none.")
+
+
+class DataSpec(Section):
+    """The images. Labels are only used to evaluate."""
+
+    source: str = Field(
+        description="folder, digits, or one of timm's readers: hfds/NAME, hfids/NAME, wds/NAME, torch/NAME."
+    )
+    train: str = Field("train", description="Training images: a folder, or a split's name.")
+    val: str = Field("val", description="Validation images: a folder, or a split's name.")
+    root: str | None = Field(None, description="Where a reader other than 'folder' keeps its files.")
+    image_size: int = Field(gt=0, description="Side of the square training view, in pixels.")
+    crop: float = Field(
+        0.875, gt=0, le=1, description="Share of each side that evaluation keeps, from the centre."
+    )
+    augment: AugmentSpec = Field(AugmentSpec(), description="Random changes to a training image.")
+    workers: int = Field(4, ge=0, description="Processes that load images; 0 loads in the main process.")
+
+
+class CurriculumSpec(Section):
+    """Which teacher layer is the target, and when it moves. Other keys are options of the scheduler."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    scheduler: str = Field("cka", description="A difficulty scheduler, as plugins register it: cka, fixed, …")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the scheduler."""
+        return self.model_extra or {}
+
+
+class ObjectiveSpec(Section):
+    """What the student minimises."""
+
+    patch: str = Field("mse", description="Loss between tokens, as plugins register it: mse, cosine, …")
+    cls_weight: float = Field(0.05, ge=0, description="Weight of the loss between class tokens (LEAP: 0.05).")
+    mixup: bool = Field(True, description="Mix each batch with a permutation of itself (LEAP).")
+
+
+class OptimizerSpec(Section):
+    """How the student's weights move."""
+
+    name: str = Field("lars", description="timm's name of the optimizer: lars, adamw, sgd, …")
+    lr: float = Field(6.0, gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(1e-6, ge=0, description="Not applied to norms, biases and embeddings.")
+    clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 does not clip.")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="Course of the rate after warm-up.")
+    warmup: Duration = Field(Duration(10, "ep"), description="Length of the linear warm-up.")
+
+
+class TrainSpec(Section):
+    """How long and on what numbers."""
+
+    duration: Period = Field(Duration(100, "ep"), description="Length of training.")
+    batch_size: int = Field(256, gt=1, description="Images per step, over all processes.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: matrix products in bfloat16, weights in float32 (autocast)."
+    )
+    seed: int = Field(0, ge=0, description="Two runs with the same seed give the same results.")
+    log_every: int = Field(10, gt=0, description="Steps between two lines of metrics.jsonl.")
+
+
+class EngineSpec(Section):
+    """How DeepSpeed carries the run."""
+
+    zero_stage: int = Field(0, ge=0, le=3, description="ZeRO stage.")
+
+
+class EvaluateSpec(Section):
+    """When to look at what the student has learned: a duration such as 10ep, 'end' or 'never'."""
+
+    knn: Moment = Field("end", description="k-nearest-neighbour accuracy of the pooled features.")
+    linear: Literal["end", "never"] = Field("end", description="Accuracy of a linear probe.")
+    teacher: bool = Field(False, description="Evaluate the teacher too, once, for comparison.")
+
+
+class Spec(Section):
+    """A whole run."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w.\-]+$", description="Names the output folder, runs/<name>.")
+    teacher: BackboneSpec
+    student: BackboneSpec
+    data: DataSpec
+    curriculum: CurriculumSpec = CurriculumSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    train: TrainSpec = TrainSpec()
+    engine: EngineSpec = EngineSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+
+    def to_yaml(self) -> str:
+        """The spec with every default written out; loading it gives this spec again."""
+        from io import StringIO
+
+        from ruamel.yaml import YAML
+
+        text = StringIO()
+        yaml = YAML()
+        yaml.default_flow_style = False
+        yaml.dump(self.model_dump(mode="json"), text)
+        return text.getvalue()

@@ -1,0 +1,200 @@
+"""Reading a spec from YAML, with errors that name file, line and key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError
+
+from leapcore.errors import LeapcoreError, SpecError, UnknownNameError, did_you_mean
+from leapcore.options import options_model, plain_options
+from leapcore.plugins import installed_plugins
+from leapcore.recipes import recipe_names, recipe_text
+from leapcore.registry import Factory
+from leapcore.spec import Spec
+
+KeyPath = tuple[str | int, ...]
+
+
+class SpecText(NamedTuple):
+    """A spec as the user wrote it.
+
+    Attributes:
+        label: How messages call the file.
+        keys: The parsed mapping, which knows its lines.
+        overridden: Key paths that came from the command line instead.
+        notes: What was adapted on the way, for the user to know.
+    """
+
+    label: str
+    keys: CommentedMap
+    overridden: set[KeyPath]
+    notes: list[str]
+
+    def where(self, path: KeyPath) -> str:
+        """``file:line`` of a key, or of the closest key around it that is there."""
+        if path in self.overridden:
+            return "--set"
+        node, line = self.keys, 0
+        for key in path:
+            if not isinstance(node, CommentedMap) or key not in node:
+                break
+            line = node.lc.data[key][0] if key in node.lc.data else line
+            node = node[key]
+        return f"{self.label}:{line + 1}"
+
+    def fault(self, path: KeyPath, problem: str) -> str:
+        """One line: where, which key, what is wrong."""
+        return f"{self.where(path)}: {'.'.join(map(str, path))}: {problem}"
+
+
+def load_spec(source: str | Path, overrides: Sequence[str] = (), notes: list[str] | None = None) -> Spec:
+    """Read a spec and check everything in it that needs no model and no image.
+
+    Args:
+        source: A YAML file, or the name of a recipe that ships with leapcore.
+        overrides: ``"section.key=value"`` each, applied over the file.
+        notes: Takes a line for each thing that was adapted on the way.
+
+    Raises:
+        SpecError: The file cannot be read, or something in it is wrong; all faults are listed.
+        UnknownNameError: It names a plugin's part that is not there.
+    """
+    text = _read(str(source))
+    for override in overrides:
+        _override(text, override)
+    if ("curriculum", "scheduler") in text.overridden:
+        _drop_foreign_options(text)
+    if notes is not None:
+        notes += text.notes
+    try:
+        spec = Spec.model_validate(text.keys)
+    except ValidationError as error:
+        raise _spec_error(text, Spec, (), error) from error
+    return _with_checked_names(spec, text)
+
+
+def _read(source: str) -> SpecText:
+    if Path(source).is_file():
+        label, content = source, Path(source).read_text()
+    elif source in recipe_names():
+        label, content = f"recipe {source}", recipe_text(source)
+    else:
+        raise SpecError(
+            f"'{source}' is neither a file nor a recipe",
+            did_you_mean(source, recipe_names()) + " Recipes are listed by: leapcore recipes",
+        )
+    try:
+        keys = YAML().load(content)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise SpecError(f"{label}{line}: this is not YAML: {error.problem}", "Mend that line.") from error
+    if not isinstance(keys, CommentedMap):
+        raise SpecError(f"{label}: a spec is a mapping of sections", "Start from: leapcore recipes copy")
+    return SpecText(label, keys, set(), [])
+
+
+def _override(text: SpecText, override: str) -> None:
+    """Apply ``a.b=value`` to the mapping."""
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise SpecError(f"--set {override}: not of the form key=value", "Write --set section.key=value.")
+    *sections, last = path.split(".")
+    node = text.keys
+    for section in sections:
+        node = node.setdefault(section, CommentedMap())
+        if not isinstance(node, dict):
+            raise SpecError(f"--set {override}: '{section}' is a value, not a section")
+    try:
+        node[last] = YAML(typ="safe").load(value)
+    except MarkedYAMLError as error:
+        raise SpecError(f"--set {override}: the value is not YAML: {error.problem}") from error
+    text.overridden.add((*sections, last))
+
+
+def _drop_foreign_options(text: SpecText) -> None:
+    """Another scheduler from the command line takes over only the options that it knows."""
+    section = text.keys["curriculum"]
+    factory = _scheduler(text, str(section["scheduler"]))
+    known = {"scheduler", *options_model(factory).model_fields}
+    foreign = [
+        key for key in list(section) if key not in known and ("curriculum", key) not in text.overridden
+    ]
+    for key in foreign:
+        del section[key]
+    if foreign:
+        text.notes.append(f"scheduler '{section['scheduler']}' takes no {', '.join(foreign)}: dropped")
+
+
+def _with_checked_names(spec: Spec, text: SpecText) -> Spec:
+    """Check every name that plugins provide, and fill in the scheduler's own defaults."""
+    _require(text, ("teacher", "backbone"), "backbones", spec.teacher.backbone)
+    _require(text, ("student", "backbone"), "backbones", spec.student.backbone)
+    _require(text, ("data", "source"), "datasets", spec.data.source.partition("/")[0])
+    _require(text, ("objective", "patch"), "losses", spec.objective.patch)
+    factory = _scheduler(text, spec.curriculum.scheduler)
+    try:
+        options = plain_options(factory, spec.curriculum.options)
+    except ValidationError as error:
+        raise _spec_error(text, options_model(factory), ("curriculum",), error) from error
+    curriculum = type(spec.curriculum)(scheduler=spec.curriculum.scheduler, **options)
+    return spec.model_copy(update={"curriculum": curriculum})
+
+
+def _scheduler(text: SpecText, name: str) -> Factory:
+    _require(text, ("curriculum", "scheduler"), "schedulers", name)
+    return installed_plugins().get("schedulers", name)
+
+
+def _require(text: SpecText, path: KeyPath, kind: str, name: str) -> None:
+    try:
+        installed_plugins().require(kind, name)
+    except UnknownNameError as error:
+        raise UnknownNameError(text.fault(path, error.cause), error.remedy) from error
+
+
+def _spec_error(
+    text: SpecText, model: type[BaseModel], prefix: KeyPath, error: ValidationError
+) -> LeapcoreError:
+    """All faults that pydantic found, one line each; branches of a union are told together."""
+    problems: dict[KeyPath, list[str]] = {}
+    for detail in error.errors():
+        path = _key_path(model, detail["loc"])
+        problems.setdefault(path, []).append(_problem(model, path, detail))
+    faults = [text.fault(prefix + path, "; or ".join(dict.fromkeys(p))) for path, p in problems.items()]
+    return SpecError("\n".join(faults), "The keys and their meaning: leapcore recipes show quickstart")
+
+
+def _problem(model: type[BaseModel], path: KeyPath, detail: Any) -> str:
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key. {did_you_mean(str(path[-1]), _fields_at(model, path[:-1]))}"
+    if detail["type"] == "missing":
+        return "is missing"
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    return message if "got" in message else f"{message}, got {detail['input']!r}"
+
+
+def _key_path(model: type[BaseModel], location: Iterable[str | int]) -> KeyPath:
+    """The part of pydantic's location that names keys of the spec, without the branches of unions."""
+    path: list[str | int] = []
+    for part in location:
+        fields = _fields_at(model, tuple(path))
+        if path and not fields and not isinstance(part, int):
+            break
+        path.append(part)
+    return tuple(path)
+
+
+def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
+    """The keys that the section at this path takes; none where it is a plain value."""
+    current: Any = model
+    for part in path:
+        field = getattr(current, "model_fields", {}).get(part)
+        current = field.annotation if field else None
+    return list(getattr(current, "model_fields", {}))

@@ -1,0 +1,14 @@
+"""Backbones for leapcore over timm, one module per family.
+
+This package is found through its entry point and uses leapcore's public names only, like anyone's plugin.
+"""
+
+from typing import Any
+
+from leapcore import hookimpl
+
+
+@hookimpl
+def leapcore_register_backbones(registry: Any) -> None:
+    """Name the families; each module is imported when its family is first used."""
+    registry.register("vit", "leapcore_backbones.vit:VitProvider.build")

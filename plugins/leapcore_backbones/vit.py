@@ -1,0 +1,64 @@
+"""Plain vision transformers: any timm ``VisionTransformer``.
+
+DeiT, DINOv2 with and without registers, CLIP and SigLIP image towers among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from leapcore import (
+    LayerFeatureProvider,
+    LayerFeatures,
+    LayerInfo,
+    LeapcoreError,
+    create_timm_model,
+    timm_image_input,
+)
+
+
+class VitProvider(LayerFeatureProvider):
+    """One layer per transformer block.
+
+    Args:
+        model: A timm ``VisionTransformer``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        stride = model.patch_embed.patch_size[0]
+        layers = [LayerInfo(f"blocks.{i}", model.embed_dim, stride) for i in range(len(model.blocks))]
+        super().__init__(layers, timm_image_input(model, model.patch_embed.img_size))
+        self.model = model
+
+    @classmethod
+    def build(cls, *, model: str | None, weights: str, image_size: int, options: dict[str, Any]) -> VitProvider:
+        """Build the model for square images of ``image_size`` pixels."""
+        network = create_timm_model(model, weights, {"img_size": image_size, **options})
+        if not all(hasattr(network, part) for part in ("blocks", "patch_embed", "norm_pre", "_pos_embed")):
+            raise LeapcoreError(
+                f"{model or weights} is a {type(network).__name__}, not a plain vision transformer",
+                "Name a backbone that fits it, or a vit_*, deit_* or similar model.",
+            )
+        return cls(network)
+
+    def iter_layers(self, images: Tensor) -> Iterator[LayerFeatures]:
+        """Yield after each block, as timm's ``forward_features`` runs them."""
+        model = self.model
+        grid = model.patch_embed.dynamic_feat_size(images.shape[-2:])
+        x = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
+        for block in model.blocks:
+            x = block(x)
+            yield self._split(x, grid)
+
+    def finalize(self, features: LayerFeatures, layer: int) -> LayerFeatures:
+        """The model's final norm, on the tokens of any block (LEAP)."""
+        return features.map(self.model.norm)
+
+    def _split(self, x: Tensor, grid: tuple[int, int]) -> LayerFeatures:
+        count = self.model.num_prefix_tokens
+        # Registers alone, without a class token, say nothing about the image as a whole.
+        prefix = x[:, :count] if self.model.has_class_token else None
+        return LayerFeatures(x[:, count:], grid, prefix)
