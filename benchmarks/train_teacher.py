@@ -19,10 +19,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
 from leapcore import Duration, create_timm_model
-from leapcore.core.features import ImageInput
 from leapcore.engine.data import TrainingBatches, evaluation_batches
 from leapcore.engine.sources import ImageSplits, digits
 from leapcore.export import export_timm
@@ -83,9 +81,7 @@ def train(model, batches: TrainingBatches, splits: ImageSplits, arguments) -> li
             schedule.step()
             losses.append(loss.item())
         accuracy = test_accuracy(model, splits)
-        history.append(
-            {"epoch": epoch + 1, "loss": sum(losses) / len(losses), "test_accuracy": accuracy}
-        )
+        history.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), "test_accuracy": accuracy})
         print(f"epoch {epoch + 1}: loss {history[-1]['loss']:.3f}, test accuracy {accuracy:.4f}", flush=True)
     return history
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
 from leapcore.errors import Interrupted, LeapcoreError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from leapcore.spec import Spec
 
 app = typer.Typer(
     help="Distill vision backbones with a curriculum over the teacher's layers.",
@@ -119,7 +124,7 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _load(source: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]
+def _load(source: str, overrides: list[str] | None) -> Spec:
     from leapcore.spec_file import load_spec
 
     notes: list[str] = []
@@ -129,7 +134,7 @@ def _load(source: str, overrides: list[str] | None):  # type: ignore[no-untyped-
     return spec
 
 
-def _console():  # type: ignore[no-untyped-def]
+def _console() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)

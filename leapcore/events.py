@@ -79,7 +79,7 @@ class RunReport:
         status: ``"finished"`` or ``"interrupted"``.
         steps: Finished steps.
         accuracy: Top-1 shares in [0, 1]: knn, linear, linear_best, teacher_knn, teacher_linear.
-        flops: spent, baseline (fixed last layer), saved (a share) and spent by part; in FLOPs, 1 MAC = 2 FLOPs.
+        flops: spent, baseline (fixed last layer), spent_by_part, in FLOPs (2 per MAC); saved, a share.
         time: Wall time in seconds, of the whole run and of training alone, and images per second.
         curriculum: Every change of target, the first included.
         student: Folder, parameters and the line of Python that loads it.

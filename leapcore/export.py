@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from leapcore.compat import import_timm
+from leapcore.compat import import_timm, torchvision_operators
 from leapcore.core.features import LayerFeatureProvider
 
 
@@ -33,7 +33,7 @@ def export_student(student: LayerFeatureProvider, folder: Path) -> None:
         student: The provider; a timm model is looked for in its attribute ``model``.
         folder: Where to.
     """
-    model = getattr(student, "model", None)
+    model: Any = getattr(student, "model", None)
     if hasattr(model, "pretrained_cfg"):
         export_timm(model, folder, getattr(model, "leapcore_options", {}))
         return
@@ -44,5 +44,7 @@ def export_student(student: LayerFeatureProvider, folder: Path) -> None:
 
 
 def load_line(folder: Path) -> str:
-    """The line of Python that loads an exported model."""
-    return f'timm.create_model("local-dir:{folder}", pretrained=True)'
+    """The line of Python that loads an exported model on this machine."""
+    plain = torchvision_operators() == "compiled"
+    start = "import timm" if plain else "from leapcore.compat import import_timm; timm = import_timm()"
+    return f'{start}; model = timm.create_model("local-dir:{folder}", pretrained=True)'

@@ -39,8 +39,9 @@ class Registry:
             PluginError: The name is taken.
         """
         if name in self._entries:
+            first = self._entries[name].owner
             raise PluginError(
-                f"{self.owner} registers the {self.kind} '{name}', which {self._entries[name].owner} did already",
+                f"{self.owner} registers the {self.kind} '{name}', which {first} did already",
                 "Rename one of them, or uninstall one of the two.",
             )
         self._entries[name] = _Entry(factory, self.owner)

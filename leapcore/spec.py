@@ -10,7 +10,7 @@ from leapcore.core.duration import Duration
 
 
 def _positive(duration: Duration) -> Duration:
-    if duration.count == 0:
+    if duration.amount == 0:
         raise ValueError("a duration of at least one epoch or step is needed, got 0")
     return duration
 
@@ -30,10 +30,12 @@ class BackboneSpec(Section):
     """A teacher or student."""
 
     backbone: str = Field(description="Family of the model, as plugins register it: vit, …")
-    model: str | None = Field(None, description="timm's name; may be left out where a weights folder tells it.")
+    model: str | None = Field(
+        None, description="timm's name; may be left out where a weights folder tells it."
+    )
     weights: str = Field(
         "none",
-        description="pretrained (download), none (random), a .safetensors or .pth file, or a timm local-dir folder.",
+        description="pretrained (download), none (random), a .safetensors or .pth file, or a timm folder.",
     )
     options: dict[str, Any] = Field({}, description="Further arguments of the model, such as embed_dim.")
 
@@ -130,7 +132,9 @@ class EvaluateSpec(Section):
 class Spec(Section):
     """A whole run."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.\-]+$", description="Names the output folder, runs/<name>.")
+    name: str = Field(
+        min_length=1, pattern=r"^\w[\w.\-]*$", description="Names the output folder, runs/<name>."
+    )
     teacher: BackboneSpec
     student: BackboneSpec
     data: DataSpec

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from leapcore.compat import import_timm
 from leapcore.core.features import ImageInput
 from leapcore.errors import SpecError, UnknownNameError, WeightsError, did_you_mean
 
 ASSET = "asset:"
+_WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def create_timm_model(model: str | None, weights: str, options: dict[str, Any]) -> nn.Module:
+def create_timm_model(
+    model: str | None, weights: str, options: dict[str, Any], *, image_size: int | None = None
+) -> Any:
     """Build a timm model without its classifier.
 
     Args:
@@ -25,18 +27,22 @@ def create_timm_model(model: str | None, weights: str, options: dict[str, Any]) 
             (``.safetensors``, or ``.pth`` that loads with ``weights_only=True``), a folder in timm's
             ``local-dir`` format, or ``"asset:<name>"`` for one that ships with leapcore.
         options: Further arguments of ``timm.create_model``.
+        image_size: For models made for one image size: passed on as ``img_size``, unless ``options``
+            has one, and checked against the patch size.
+
+    Returns:
+        The model, an ``nn.Module``; its parts depend on the family.
 
     Raises:
         UnknownNameError: timm has no such model.
         WeightsError: The weights are missing, unreadable or of another architecture.
         SpecError: The model does not take these options.
     """
-    options = {"num_classes": 0, **options}
+    options = {"num_classes": 0, **({"img_size": image_size} if image_size else {}), **options}
     if weights.startswith(ASSET):
         return _from_asset(model, weights.removeprefix(ASSET), options)
     if weights in ("none", "pretrained"):
-        name = _known_name(model)
-        return _create(name, weights == "pretrained", options, described=weights)
+        return _create(_known_name(model), options, pretrained=weights == "pretrained")
     path = Path(weights).expanduser()
     if path.is_dir():
         return _from_folder(model, path, options)
@@ -45,17 +51,18 @@ def create_timm_model(model: str | None, weights: str, options: dict[str, Any]) 
             f"weights '{weights}' do not exist",
             "Give a file, a folder with config.json and model.safetensors, 'pretrained' or 'none'.",
         )
-    overlay = {"file": str(path), "url": "", "hf_hub_id": None}
-    return _create(_known_name(model), True, options, described=weights, pretrained_cfg_overlay=overlay)
+    network = _create(_known_name(model), options)
+    _load(network, path)
+    return network
 
 
-def timm_image_input(model: nn.Module, size: tuple[int, int]) -> ImageInput:
+def timm_image_input(model: Any, size: tuple[int, int]) -> ImageInput:
     """The input of a timm model: the given height and width, the model's own normalisation."""
     config = import_timm().data.resolve_model_data_config(model)
     return ImageInput(size, tuple(config["mean"]), tuple(config["std"]))
 
 
-def _from_asset(model: str | None, name: str, options: dict[str, Any]) -> nn.Module:
+def _from_asset(model: str | None, name: str, options: dict[str, Any]) -> Any:
     folder = files("leapcore") / "assets" / name
     if not folder.is_dir():
         known = [entry.name for entry in (files("leapcore") / "assets").iterdir() if entry.is_dir()]
@@ -64,20 +71,25 @@ def _from_asset(model: str | None, name: str, options: dict[str, Any]) -> nn.Mod
         return _from_folder(model, path, options)
 
 
-def _from_folder(model: str | None, folder: Path, options: dict[str, Any]) -> nn.Module:
+def _from_folder(model: str | None, folder: Path, options: dict[str, Any]) -> Any:
     try:
         architecture = json.loads((folder / "config.json").read_text())["architecture"]
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(
             f"folder '{folder}' is no timm model: its config.json cannot be used ({error})",
-            "Give a folder in timm's local-dir format: config.json with 'architecture', and model.safetensors.",
+            "Give a folder in timm's local-dir format: config.json and model.safetensors.",
         ) from error
     if model is not None and model.split(".")[0] != architecture.split(".")[0]:
         raise WeightsError(
             f"the weights in '{folder}' are of {architecture}, not of {model}",
             f"Leave 'model' out, or set it to {architecture}.",
         )
-    return _create(f"local-dir:{folder}", True, options, described=str(folder))
+    network = _create(f"local-dir:{folder}", options)
+    files = [folder / name for name in _WEIGHTS_FILES if (folder / name).is_file()]
+    if not files:
+        raise WeightsError(f"folder '{folder}' holds no weights", f"It needs {' or '.join(_WEIGHTS_FILES)}.")
+    _load(network, files[0])
+    return network
 
 
 def _known_name(model: str | None) -> str:
@@ -96,20 +108,64 @@ def _suggest_model(model: str) -> str:
     return f"Did you mean {' or '.join(near)}?" if near else "See timm.list_models()."
 
 
-def _create(name: str, pretrained: bool, options: dict[str, Any], *, described: str, **extra: Any) -> nn.Module:
+def _create(name: str, options: dict[str, Any], *, pretrained: bool = False) -> Any:
     try:
-        network: nn.Module = import_timm().create_model(name, pretrained=pretrained, **options, **extra)
+        network: Any = import_timm().create_model(name, pretrained=pretrained, **options)
     except TypeError as error:
-        raise SpecError(f"{name} does not take these options: {error}", f"Options given: {options}.") from error
+        raise SpecError(
+            f"{name} does not take these options: {error}",
+            f"Options given: {options}. Is it a model of the backbone family that the spec names?",
+        ) from error
+    # timm and its downloads fail in many ways, each with a message of its own.
     except Exception as error:
         if not pretrained:
             raise SpecError(f"{name} cannot be built: {error}", f"Options given: {options}.") from error
         raise WeightsError(
-            f"weights '{described}' cannot be loaded into {name}: {_shortened(error)}",
-            "Give weights of this very architecture and these options; downloads need a network.",
+            f"the pretrained weights of {name} cannot be had: {_shortened(error)}",
+            "Downloads need a network, and not every model has weights; or give a file or a folder.",
         ) from error
+    _check_patches(name, network)
     network.leapcore_options = options  # the export writes them down, so that timm can build it again
     return network
+
+
+def _load(network: Any, path: Path) -> None:
+    """Load a file, converted by the family's own filter, and make sure that it is all there.
+
+    timm would load it leniently, since the classifier is missing on purpose.
+    """
+    from timm.models import load_checkpoint
+
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    try:
+        result = load_checkpoint(network, str(path), strict=False, filter_fn=convert)
+    except Exception as error:
+        raise _misfit(path, network, _shortened(error)) from error
+    classifier = network.pretrained_cfg.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    surplus = [key for key in result.unexpected_keys if not key.startswith(heads)]
+    if result.missing_keys or surplus:
+        found = [f"without {key}" for key in result.missing_keys] + [f"with a strange {key}" for key in surplus]
+        raise _misfit(path, network, f"{len(found)} tensors differ: {', '.join(found[:3])}, …")
+
+
+def _misfit(path: Path, network: Any, why: str) -> WeightsError:
+    return WeightsError(
+        f"weights '{path}' cannot be loaded into {network.pretrained_cfg['architecture']}: {why}",
+        "Give weights of this very architecture, and the options that they were made with.",
+    )
+
+
+def _check_patches(name: str, network: Any) -> None:
+    patches: Any = getattr(network, "patch_embed", None)
+    image, patch = getattr(patches, "img_size", None), getattr(patches, "patch_size", None)
+    if image and patch and any(side % cell for side, cell in zip(image, patch, strict=True)):
+        below = image[0] // patch[0] * patch[0]
+        raise SpecError(
+            f"image size {' x '.join(map(str, image))} cannot be cut into {name}'s patches "
+            f"of {' x '.join(map(str, patch))} pixels",
+            f"Use a multiple, such as {below} or {below + patch[0]}.",
+        )
 
 
 def _shortened(error: Exception) -> str:

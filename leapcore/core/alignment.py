@@ -92,7 +92,8 @@ def _unit_rows(features: Tensor) -> Tensor:
     x = features.detach().float()
     tiny = torch.finfo(x.dtype).tiny
     x = x / x.abs().amax(1, keepdim=True).clamp_min(tiny)
-    return x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(tiny)
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / lengths.clamp_min(tiny)
 
 
 def _check_pair(x: Tensor, y: Tensor, least: int) -> None:

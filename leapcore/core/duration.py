@@ -12,11 +12,11 @@ class Duration(NamedTuple):
     """A length of training.
 
     Attributes:
-        count: How many units, at least 0.
+        amount: How many units, at least 0.
         unit: ``"ep"`` (epochs) or ``"st"`` (optimizer steps).
     """
 
-    count: int
+    amount: int
     unit: str
 
     @classmethod
@@ -35,10 +35,10 @@ class Duration(NamedTuple):
 
     def in_steps(self, steps_per_epoch: int) -> int:
         """The same length in optimizer steps."""
-        return self.count * (steps_per_epoch if self.unit == "ep" else 1)
+        return self.amount * (steps_per_epoch if self.unit == "ep" else 1)
 
     def __str__(self) -> str:
-        return f"{self.count}{self.unit}"
+        return f"{self.amount}{self.unit}"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:

@@ -23,11 +23,15 @@ class Projector(nn.Module):
     def __init__(self, student_channels: int, teacher_channels: Iterable[int]) -> None:
         super().__init__()
         widths = sorted(set(teacher_channels))
-        self.heads = nn.ModuleDict({str(width): nn.Linear(student_channels, width) for width in widths})
-        for head in self.heads.values():
-            nn.init.trunc_normal_(head.weight, std=0.02)
-            nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleDict({str(width): _head(student_channels, width) for width in widths})
 
     def forward(self, features: LayerFeatures, channels: int) -> LayerFeatures:
         """Project (B, N, student_channels) to (B, N, channels)."""
         return features.map(self.heads[str(channels)])
+
+
+def _head(student_channels: int, teacher_channels: int) -> nn.Linear:
+    head = nn.Linear(student_channels, teacher_channels)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head

@@ -101,9 +101,7 @@ class FixedScheduler(DifficultyScheduler):
         layer: The target, 1-based, or ``"last"``.
     """
 
-    def __init__(
-        self, num_layers: int, *, layer: Literal["last"] | Annotated[int, Ge(1)] = "last"
-    ) -> None:
+    def __init__(self, num_layers: int, *, layer: Literal["last"] | Annotated[int, Ge(1)] = "last") -> None:
         super().__init__(num_layers)
         if layer != "last":
             self.target = self._layer_index(layer, "layer")
@@ -181,25 +179,22 @@ class AlignmentScheduler(DifficultyScheduler):
         }
 
     def _advance_if_due(self) -> bool:
+        limit = self.max_time_per_layer
         if self.target == self.num_layers - 1:
             return False
-        if self._snap():
-            return True
-        limit = self.max_time_per_layer
         if self.ema >= self.threshold:
             self._move_to(self.target + 1, "aligned")
-        elif limit is not None and self.time_on_layer[limit.unit] >= limit.count:
+        elif limit is not None and self.time_on_layer[limit.unit] >= limit.amount:
             self._move_to(self.target + 1, "time is up")
         else:
             return False
+        self._snap()
         return True
 
-    def _snap(self) -> bool:
+    def _snap(self) -> None:
         last = self.num_layers - 1
-        due = self.snap_to_last_at is not None and self.snap_to_last_at - 1 <= self.target < last
-        if due:
+        if self.snap_to_last_at is not None and self.snap_to_last_at - 1 <= self.target < last:
             self._move_to(last, "snapped to the last")
-        return due
 
     def _move_to(self, target: int, reason: str) -> None:
         self.target, self.reason = target, reason

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from leapcore.compat import torchvision_operators
-from leapcore.engine.sources import Images
 from leapcore.errors import DataError
 from leapcore.spec import AugmentSpec, DataSpec
 
@@ -122,10 +121,10 @@ class TrainingBatches:
         self._order: Any = images if isinstance(images, IterableDataset) else None
         if self._order is None:
             self._order = _EpochBatches(len(images), batch_size, seed)
-            self._loader = _loader(_Views(images, view), data.workers, batch_sampler=self._order)
+            self._loader = _loader(_Views(images, view), data.workers, seed, batch_sampler=self._order)
         else:
-            options = {"drop_last": True, "generator": torch.Generator().manual_seed(seed)}
-            self._loader = _loader(_stream(images, view), data.workers, batch_size=batch_size, **options)
+            stream = _stream(images, view)
+            self._loader = _loader(stream, data.workers, seed, batch_size=batch_size, drop_last=True)
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch: (bytes (B, 3, H, W), labels (B,))."""
@@ -140,8 +139,8 @@ def evaluation_batches(images: Any, data: DataSpec, batch_size: int) -> DataLoad
     """Plain batches in order: (bytes (B, 3, H, W), labels (B,))."""
     view = evaluation_view(data.image_size, data.crop)
     if isinstance(images, IterableDataset):
-        return _loader(_stream(images, view), data.workers, batch_size=batch_size)
-    return _loader(_Labelled(images, view), data.workers, batch_size=batch_size)
+        return _loader(_stream(images, view), data.workers, 0, batch_size=batch_size)
+    return _loader(_Labelled(images, view), data.workers, 0, batch_size=batch_size)
 
 
 def _stream(images: Any, view: Any) -> Any:
@@ -151,12 +150,13 @@ def _stream(images: Any, view: Any) -> Any:
     return stream
 
 
-def _loader(dataset: Any, workers: int, **options: Any) -> DataLoader[Any]:
+def _loader(dataset: Any, workers: int, seed: int, **options: Any) -> DataLoader[Any]:
     return DataLoader(
         dataset,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(seed),  # or it would draw from the run's own
         **options,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._distributed_c10d import HashStore
 
 from leapcore.compat import import_deepspeed, import_timm
 from leapcore.engine.lr import lr_multiplier
@@ -79,9 +80,7 @@ def _join_process_group() -> None:
         torch.distributed.init_process_group(backend)
     else:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
-        torch.distributed.init_process_group(
-            backend, store=torch.distributed.HashStore(), rank=0, world_size=1
-        )
+        torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
 
 
 def _optimizer(module: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:

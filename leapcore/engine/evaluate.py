@@ -25,7 +25,8 @@ def final_accuracy(parts: Parts) -> dict[str, float]:
 
 
 def _accuracies(parts: Parts, provider: LayerFeatureProvider) -> dict[str, float]:
-    wanted, accuracy = parts.spec.evaluate, {}
+    wanted = parts.spec.evaluate
+    accuracy: dict[str, float] = {}
     if wanted.knn == wanted.linear == "never":
         return accuracy
     train, val = _features(parts, provider)

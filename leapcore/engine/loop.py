@@ -110,7 +110,8 @@ class Loop:
         teacher = self.parts.teacher
         with self._autocast():
             (features,) = teacher(teacher.prepare(pixels), [layer])
-        return features
+        target: LayerFeatures = features
+        return target
 
     def _autocast(self) -> torch.autocast:
         enabled = self.parts.spec.train.precision == "bfloat16"

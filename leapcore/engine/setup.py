@@ -124,11 +124,10 @@ def _scheduler(curriculum: CurriculumSpec, num_layers: int) -> DifficultySchedul
 
 def _ledger(teacher: LayerFeatureProvider, distiller: Distiller, alignment_macs: int) -> FlopsLedger:
     """Count teacher and student, each for one image."""
-    student = distiller.student
     prefixes = count_all_prefix_macs(teacher, (3, *teacher.image_input.size))
     channels = teacher.layers[-1].channels
-    student_side = _StudentSide(distiller, channels)
-    student = count_macs(student_side, torch.empty(1, 3, *distiller.student.image_input.size))
+    size = distiller.student.image_input.size
+    student = count_macs(_StudentSide(distiller, channels), torch.empty(1, 3, *size))
     return FlopsLedger(prefixes, student, alignment_macs)
 
 

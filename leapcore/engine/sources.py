@@ -81,7 +81,9 @@ def _folder_dataset(key: str, path: str, class_map: dict[str, int] | None) -> An
             f"Set {key} to a folder that holds one sub-folder of images per class.",
         )
     try:
-        dataset = import_timm().data.create_dataset("", root=str(root), search_split=False, class_map=class_map)
+        dataset = import_timm().data.create_dataset(
+            "", root=str(root), search_split=False, class_map=class_map
+        )
     except RuntimeError as error:
         raise DataError(
             f"{key}: folder '{path}' holds no images",

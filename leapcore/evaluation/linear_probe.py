@@ -24,7 +24,13 @@ class ProbeResult(NamedTuple):
 
 
 def linear_probe(
-    train: Features, val: Features, *, epochs: int = 100, batch_size: int = 256, lr: float = 0.1, seed: int = 0
+    train: Features,
+    val: Features,
+    *,
+    epochs: int = 100,
+    batch_size: int = 256,
+    lr: float = 0.1,
+    seed: int = 0,
 ) -> ProbeResult:
     """Train a linear classifier as LEAP's evaluation does.
 
@@ -57,10 +63,11 @@ def linear_probe(
 
 def _update(head: nn.Linear, optimizer: torch.optim.Optimizer, vectors: Tensor, labels: Tensor) -> None:
     optimizer.zero_grad()
-    F.cross_entropy(head(vectors), labels).backward()  # type: ignore[no-untyped-call]
+    F.cross_entropy(head(vectors), labels).backward()
     optimizer.step()
 
 
 @torch.no_grad()
 def _accuracy(head: nn.Linear, features: Features) -> float:
-    return (head(features.vectors).argmax(1) == features.labels).float().mean().item()
+    hits: Tensor = head(features.vectors).argmax(1) == features.labels
+    return hits.float().mean().item()

@@ -40,7 +40,7 @@ class ConsoleListener:
         self._console.print(_models_table(start))
         spec = start.spec
         self._console.print(
-            f"{spec.data.source}: {start.train_images:,} training and {start.val_images:,} validation images, "
+            f"{spec.data.source}: {start.train_images:,} training images, {start.val_images:,} to validate, "
             f"{start.total_steps:,} steps of {spec.train.batch_size}, "
             f"curriculum '{spec.curriculum.scheduler}', results in {start.folder}\n"
         )
@@ -114,10 +114,11 @@ def _summary_table(report: RunReport) -> Table:
             table.add_row(label, f"[bold]{report.accuracy[name]:.2%}[/]{beside}")
     flops, seconds = report.flops, report.time
     table.add_row("FLOPs spent", f"{flops['spent']:.3e}  (1 multiply-add = 2 FLOPs)")
-    table.add_row("FLOPs saved", f"[bold]{flops['saved']:.1%}[/] of {flops['baseline']:.3e} at the last layer throughout")
     table.add_row(
-        "time", f"{seconds['seconds']:.1f} s, {seconds['training_seconds']:.1f} s of it training"
+        "FLOPs saved",
+        f"[bold]{flops['saved']:.1%}[/] of {flops['baseline']:.3e} at the last layer throughout",
     )
+    table.add_row("time", f"{seconds['seconds']:.1f} s, {seconds['training_seconds']:.1f} s of it training")
     table.add_row("target layers", " -> ".join(str(change.target) for change in report.curriculum))
     table.add_row("student", f"{report.student['folder']}  ({report.student['parameters']:,} parameters)")
     return table

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from leapcore import (
     LayerFeatureProvider,
@@ -27,16 +27,18 @@ class VitProvider(LayerFeatureProvider):
         model: A timm ``VisionTransformer``.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         stride = model.patch_embed.patch_size[0]
         layers = [LayerInfo(f"blocks.{i}", model.embed_dim, stride) for i in range(len(model.blocks))]
         super().__init__(layers, timm_image_input(model, model.patch_embed.img_size))
         self.model = model
 
     @classmethod
-    def build(cls, *, model: str | None, weights: str, image_size: int, options: dict[str, Any]) -> VitProvider:
+    def build(
+        cls, *, model: str | None, weights: str, image_size: int, options: dict[str, Any]
+    ) -> VitProvider:
         """Build the model for square images of ``image_size`` pixels."""
-        network = create_timm_model(model, weights, {"img_size": image_size, **options})
+        network = create_timm_model(model, weights, options, image_size=image_size)
         if not all(hasattr(network, part) for part in ("blocks", "patch_embed", "norm_pre", "_pos_embed")):
             raise LeapcoreError(
                 f"{model or weights} is a {type(network).__name__}, not a plain vision transformer",

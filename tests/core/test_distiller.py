@@ -1,0 +1,128 @@
+"""The training step against the reference code's numbers (golden/step.json)."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from leapcore import Distiller, ImageInput, Projector, linear_cka
+from leapcore.core.losses import cosine, mse
+
+# The reference names two of the teacher's tensors otherwise than timm.
+RENAMED = {"register_tokens": "reg_token", "mask_token": None}
+OTHER_SHAPES = {"mask_token": (1, 24), "pos_embed": (1, 17, 24)}
+
+
+def _fill(names, shape_of, seed):
+    """Weights as the recipe says: sorted names, one random state."""
+    random = np.random.RandomState(seed)
+    weights = {}
+    for name in names:
+        values = random.randn(*shape_of(name))
+        if "gamma" in name:
+            values = 0.5 + 0.1 * values
+        elif "norm" in name and name.endswith("weight"):
+            values = 1 + 0.1 * values
+        else:
+            values = 0.2 * values
+        weights[name] = torch.from_numpy(values.astype(np.float32))
+    return weights
+
+
+def _pixels_as_they_are(provider):
+    provider.image_input = ImageInput((28, 28), (0.0,) * 3, (1.0,) * 3)
+    provider._mean.zero_()
+    provider._std.fill_(1)
+    return provider
+
+
+@pytest.fixture
+def step(golden, vit):
+    """Teacher, distiller and images of the recipe, and the expected numbers."""
+    recipe, expected = golden("step")["recipe"], golden("step")
+    options = {"reg_tokens": 4, "no_embed_class": True, "init_values": 1.0}
+    teacher = _pixels_as_they_are(vit(depth=4, embed_dim=24, num_heads=3, **options))
+    own = teacher.model.state_dict()
+    names = recipe["teacher_param_names_sorted"]
+    weights = _fill(names, lambda name: OTHER_SHAPES.get(name) or own[RENAMED.get(name, name)].shape, seed=11)
+    weights["cls_token"] = weights["cls_token"] + weights["pos_embed"][:, :1]
+    weights["pos_embed"] = weights["pos_embed"][:, 1:]
+    weights["reg_token"] = weights.pop("register_tokens")
+    del weights["mask_token"]
+    teacher.model.load_state_dict(weights)
+
+    student = _pixels_as_they_are(vit(depth=3, embed_dim=16, num_heads=2))
+    shapes = student.model.state_dict()
+    filled = _fill(recipe["student_param_names_sorted"], lambda name: shapes[name].shape, seed=12)
+    student.model.load_state_dict(filled)
+    distiller = Distiller(student, Projector(16, [24]), mse, cls_weight=0.05)
+    head = _fill(["bias", "weight"], lambda name: (24,) if name == "bias" else (24, 16), seed=13)
+    distiller.projector.heads["24"].load_state_dict(head)
+    images = torch.from_numpy(np.random.RandomState(14).randn(8, 3, 28, 28).astype(np.float32))
+    return teacher, distiller, images, expected
+
+
+def test_losses_alignment_and_gradients_equal_the_reference_at_every_block(step):
+    teacher, distiller, images, golden = step
+    for expected in golden["per_block"]:
+        distiller.zero_grad()
+        with torch.no_grad():
+            (target,) = teacher(teacher.prepare(images), [expected["target_block_1based"] - 1])
+        result = distiller(images, target)
+        assert result.patch_loss.item() == pytest.approx(expected["patch_loss"], rel=1e-5)
+        assert result.cls_loss.item() == pytest.approx(expected["cls_loss"], rel=1e-5)
+        assert result.loss.item() == pytest.approx(expected["total_with_cls_0.05"], rel=1e-5)
+        cka = linear_cka(result.projected, result.target).item()
+        assert cka == pytest.approx(expected["cka"], abs=1e-5)
+        result.loss.backward()
+        head = distiller.projector.heads["24"]
+        assert head.weight.grad.norm().item() == pytest.approx(
+            expected["head_grad_norms"]["mlp.weight"], rel=1e-4
+        )
+        assert head.bias.grad.norm().item() == pytest.approx(
+            expected["head_grad_norms"]["mlp.bias"], rel=1e-4
+        )
+        student_norm = torch.stack([p.grad.norm() for p in distiller.student.parameters()]).norm().item()
+        assert student_norm == pytest.approx(expected["student_grad_norm"], rel=1e-4)
+
+
+def test_calibration_scan_equals_the_reference(step):
+    teacher, distiller, images, golden = step
+    targets = teacher(teacher.prepare(images), range(4))
+    results = [distiller(images, target) for target in targets]
+    scores = [linear_cka(result.projected, result.target).item() for result in results]
+    assert [round(score, 3) for score in scores] == [0.162, 0.164, 0.162, 0.154]
+    assert scores[1] == pytest.approx(golden["calibration"]["cka_first_step"], abs=1e-5)
+
+
+def test_the_teacher_is_no_part_of_what_is_trained(step):
+    teacher, distiller, *_ = step
+    trained = {id(parameter) for parameter in distiller.parameters()}
+    assert trained
+    assert not trained & {id(parameter) for parameter in teacher.parameters()}
+
+
+def test_a_larger_grid_is_pooled_to_the_smaller(vit):
+    teacher, student = vit(patch_size=4), vit(patch_size=7, embed_dim=12)
+    distiller = Distiller(student, Projector(12, [24]), mse, cls_weight=0.05)
+    pixels = torch.rand(2, 3, 28, 28)
+    (target,) = teacher(teacher.prepare(pixels), [0])
+    result = distiller(pixels, target)
+    assert result.projected.shape == result.target.shape == (2 * 16, 24)
+
+
+def test_projector_starts_as_leap_does_and_has_one_head_per_width():
+    torch.manual_seed(0)
+    projector = Projector(384, [1536, 1536, 96])
+    assert sorted(projector.heads) == ["1536", "96"]
+    head = projector.heads["1536"]
+    assert isinstance(head, nn.Linear)
+    assert head.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert head.weight.abs().max() <= 2
+    assert not head.bias.any()
+
+
+def test_cosine_loss_ignores_scale():
+    x = torch.rand(2, 5, 8)
+    assert cosine(3 * x, x).item() == pytest.approx(0, abs=1e-6)
+    assert cosine(-x, x).item() == pytest.approx(2, abs=1e-6)

@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
+from leapcore.core.features import on_common_grid
+
+
+class Counting(LayerFeatureProvider):
+    """Three layers that add one each and note that they ran."""
+
+    def __init__(self):
+        layers = [LayerInfo(f"layer{i}", 3, 1) for i in range(3)]
+        super().__init__(layers, ImageInput((4, 4), (0.5,) * 3, (0.25,) * 3))
+        self.ran = []
+
+    def iter_layers(self, images):
+        for index in range(3):
+            images = images + 1
+            self.ran.append(index)
+            yield LayerFeatures.from_nchw(images)
+
+
+def test_forward_stops_at_the_deepest_layer_asked_for():
+    provider = Counting()
+    shallow, first = provider(torch.zeros(2, 3, 4, 4), [1, 0])
+    assert provider.ran == [0, 1]
+    assert (shallow.tokens == 2).all()
+    assert (first.tokens == 1).all()
+
+
+def test_prepare_normalises_and_resizes():
+    provider = Counting()
+    assert torch.allclose(provider.prepare(torch.full((1, 3, 4, 4), 0.75)), torch.ones(1, 3, 4, 4))
+    assert provider.prepare(torch.rand(1, 3, 8, 6)).shape == (1, 3, 4, 4)
+
+
+def test_from_nchw_is_row_major():
+    features = LayerFeatures.from_nchw(torch.arange(12.0).view(1, 2, 2, 3))
+    assert features.grid == (2, 3)
+    assert features.tokens[0, :, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert features.channels == 2
+
+
+def test_pooled_is_the_class_token_or_else_the_mean():
+    tokens, prefix = torch.rand(2, 4, 3), torch.rand(2, 5, 3)
+    assert torch.equal(LayerFeatures(tokens, (2, 2), prefix).pooled, prefix[:, 0])
+    assert torch.equal(LayerFeatures(tokens, (2, 2)).pooled, tokens.mean(1))
+
+
+def test_resized_averages_down_and_interpolates_up():
+    features = LayerFeatures(torch.arange(16.0).view(1, 16, 1), (4, 4), torch.ones(1, 1, 1))
+    smaller = features.resized((2, 2))
+    assert smaller.tokens.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert smaller.grid == (2, 2)
+    assert torch.equal(smaller.prefix_tokens, features.prefix_tokens)
+    assert features.resized((4, 4)) is features
+    assert features.resized((6, 3)).tokens.shape == (1, 18, 1)
+
+
+def test_common_grid_is_the_smaller_one():
+    a, b = LayerFeatures(torch.rand(1, 16, 2), (4, 4)), LayerFeatures(torch.rand(1, 6, 2), (2, 3))
+    left, right = on_common_grid(a, b)
+    assert left.grid == right.grid == (2, 3)
+    text = LayerFeatures(torch.rand(1, 7, 2))
+    assert on_common_grid(text, text) == (text, text)
+
+
+def test_features_without_a_grid_cannot_be_resized():
+    with pytest.raises(ValueError, match="without a grid"):
+        LayerFeatures(torch.rand(1, 7, 2)).resized((2, 2))

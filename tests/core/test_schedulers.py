@@ -1,0 +1,115 @@
+import logging
+import math
+
+import pytest
+
+from leapcore import Duration
+from leapcore.core.schedulers import CkaScheduler, FixedScheduler
+
+
+def _from_reference(trace):
+    config = trace["config"]
+    limit = config["max_epochs_per_block"]
+    return CkaScheduler(
+        config["total_teacher_blocks"],
+        threshold=config["cka_threshold"],
+        ema=config["ema_alpha"],
+        max_time_per_layer=Duration(limit, "ep"),
+        start=trace["start_block"],
+        snap_to_last_at=config["snap_to_last_at"],
+    )
+
+
+def test_every_trace_of_the_reference_controller_holds(golden):
+    traces = golden("controller_traces")["traces"]
+    assert len(traces) == 10
+    for trace in traces:
+        scheduler = _from_reference(trace)
+        if trace["maybe_snap_at_calibration"]:
+            scheduler.start(None)
+        score, moved = None, None
+        for event, argument, block, ema, epochs, returned in trace["trace"]:
+            # The reference updates and checks in two calls each; here one call does both.
+            if event == "update_cka":
+                score = argument
+            elif event == "check_step":
+                moved = scheduler.step(score)
+            elif event == "check_epoch":
+                moved = scheduler.end_epoch()
+            if event in ("init", "check_step", "check_epoch"):
+                state = (scheduler.target + 1, scheduler.time_on_layer["ep"])
+                assert state == (block, epochs), (trace["name"], event)
+                assert scheduler.ema == pytest.approx(ema, abs=1e-12)
+            if event.startswith("check"):
+                assert moved == returned
+
+
+def test_fixed_stays():
+    scheduler = FixedScheduler(12)
+    assert (scheduler.target, scheduler.wants_score, scheduler.wants_calibration) == (11, False, False)
+    scheduler.start(None)
+    assert not scheduler.step(None)
+    assert not scheduler.end_epoch()
+    assert FixedScheduler(12, layer=3).target == 2
+
+
+def test_calibration_takes_the_best_layer_and_the_first_of_equals():
+    scheduler = CkaScheduler(4)
+    assert scheduler.wants_calibration
+    scheduler.start([0.1, 0.7, math.nan, 0.7])
+    assert scheduler.target == 1
+
+
+def test_a_time_limit_in_steps_advances_after_that_many():
+    scheduler = CkaScheduler(3, threshold=2.0, max_time_per_layer=Duration(2, "st"), start="first")
+    assert [scheduler.step(0.0) for _ in range(5)] == [False, True, False, True, False]
+    assert scheduler.target == 2
+    assert scheduler.reason == "time is up"
+
+
+def test_without_a_time_limit_only_alignment_advances():
+    scheduler = CkaScheduler(3, max_time_per_layer=None, start="first")
+    assert not any(scheduler.step(0.5) or scheduler.end_epoch() for _ in range(100))
+    assert scheduler.step(0.9)
+    assert scheduler.reason == "aligned"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_skipped_with_a_warning(bad, caplog):
+    scheduler = CkaScheduler(3, ema=0.5, start="first")
+    scheduler.step(0.8)
+    with caplog.at_level(logging.WARNING):
+        assert not scheduler.step(bad)
+    assert "the curriculum skips it" in caplog.text
+    assert scheduler.ema == pytest.approx(0.4)
+
+
+def test_state_survives_and_refuses_another_depth():
+    scheduler = CkaScheduler(12, ema=0.3, start=5)
+    for score in (0.2, 0.4):
+        scheduler.step(score)
+    scheduler.end_epoch()
+    again = CkaScheduler(12, ema=0.3, start="first")
+    again.load_state_dict(scheduler.state_dict())
+    assert again.state_dict() == scheduler.state_dict()
+    assert [again.step(0.9), again.target, again.ema] == [
+        scheduler.step(0.9),
+        scheduler.target,
+        scheduler.ema,
+    ]
+    with pytest.raises(ValueError, match=r"a teacher of 12 layers, this one has 4"):
+        CkaScheduler(4).load_state_dict(scheduler.state_dict())
+
+
+def test_a_saved_state_does_not_change_with_the_scheduler():
+    scheduler = CkaScheduler(12, start="first")
+    state = scheduler.state_dict()
+    scheduler.step(0.1)
+    assert state["time_on_layer"]["st"] == 0
+
+
+def test_a_start_the_teacher_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="start is 13, but the teacher has layers 1 to 12"):
+        CkaScheduler(12, start=13)
+    with pytest.raises(ValueError, match="layer is 13"):
+        FixedScheduler(12, layer=13)

@@ -1,0 +1,165 @@
+import pytest
+import torch
+from PIL import Image
+
+from leapcore.engine.data import TrainingBatches, evaluation_batches, evaluation_view, training_view
+from leapcore.engine.sources import digits, folder, from_timm
+from leapcore.errors import DataError
+from leapcore.spec import AugmentSpec, DataSpec
+
+
+def _data(**changes):
+    return DataSpec(**{"source": "digits", "image_size": 16, "workers": 0, **changes})
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """train/ and val/ with classes a and b, three images each."""
+    for split in ("train", "val"):
+        for label, shade in (("a", 40), ("b", 200)):
+            place = tmp_path / split / label
+            place.mkdir(parents=True)
+            for index in range(3):
+                Image.new("RGB", (20, 24), (shade, shade, index)).save(place / f"{index}.png")
+    return tmp_path
+
+
+def _folder_data(root, **changes):
+    return _data(source="folder", train=str(root / "train"), val=str(root / "val"), **changes)
+
+
+def _all(batches):
+    return [pixels for pixels, _ in batches]
+
+
+def test_digits_are_split_the_same_way_every_time():
+    splits = digits(_data(), "")
+    assert (len(splits.train), len(splits.val)) == (1437, 360)
+    image, label = splits.val[0]
+    assert (image.mode, image.size, label) == ("RGB", (8, 8), digits(_data(), "").val[0][1])
+    assert image.tobytes() == digits(_data(), "").val[0][0].tobytes()
+
+
+def test_views_are_bytes_of_the_right_size():
+    image = Image.new("RGB", (40, 30), (255, 0, 0))
+    for view in (training_view(16, AugmentSpec()), evaluation_view(16, 0.875)):
+        pixels = view(image)
+        assert pixels.dtype == torch.uint8
+        assert pixels.shape == (3, 16, 16)
+    assert evaluation_view(16, 1.0)(image)[0].eq(255).all()
+
+
+def test_a_view_depends_on_seed_epoch_and_image_not_on_workers_or_other_draws():
+    train = digits(_data(), "").train
+    first = _all(TrainingBatches(train, _data(), 479, seed=3).epoch(1))
+    torch.rand(17)
+    state = torch.get_rng_state()
+    again = _all(TrainingBatches(train, _data(), 479, seed=3).epoch(1))
+    with_workers = _all(TrainingBatches(train, _data(workers=2), 479, seed=3).epoch(1))
+    assert torch.equal(torch.get_rng_state()[:100], state[:100]), "loading must not use up random numbers"
+    for a, b, c in zip(first, again, with_workers, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+def test_epochs_and_seeds_differ_and_every_image_comes_once():
+    train = digits(_data(), "").train
+    batches = TrainingBatches(train, _data(), 479, seed=3)
+    assert batches.steps_per_epoch == 3
+    labels = torch.cat([labels for _, labels in batches.epoch(0)])
+    assert sorted(labels.tolist()) == sorted(int(label) for label in train.labels)
+    epochs = [next(iter(batches.epoch(number)))[0] for number in (0, 1)]
+    other = next(iter(TrainingBatches(train, _data(), 479, seed=4).epoch(0)))[0]
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[0], other)
+
+
+def test_evaluation_keeps_the_order_and_the_last_incomplete_batch():
+    val = digits(_data(), "").val
+    sizes = [len(labels) for _, labels in evaluation_batches(val, _data(), 100)]
+    assert sizes == [100, 100, 100, 60]
+
+
+def test_folders_of_images(image_folder):
+    splits = folder(_folder_data(image_folder), "")
+    assert (len(splits.train), len(splits.val)) == (6, 6)
+    assert sorted({label for _, label in splits.val}) == [0, 1]
+
+
+def test_a_class_missing_from_the_validation_folder_does_not_shift_labels(image_folder):
+    for file in (image_folder / "val" / "a").iterdir():
+        file.unlink()
+    (image_folder / "val" / "a").rmdir()
+    splits = folder(_folder_data(image_folder), "")
+    assert {label for _, label in splits.val} == {1}
+
+
+def test_a_missing_folder_is_named(image_folder):
+    data = _folder_data(image_folder / "nowhere")
+    with pytest.raises(DataError, match=r"data.train: folder '.*nowhere/train' does not exist"):
+        folder(data, "")
+
+
+def test_a_folder_without_images_is_named(image_folder):
+    for file in (image_folder / "train").rglob("*.png"):
+        file.rename(file.with_suffix(".txt"))
+    with pytest.raises(DataError, match=r"data.train: folder .* holds no images"):
+        folder(_folder_data(image_folder), "")
+
+
+def test_an_empty_class_folder_is_named(image_folder):
+    (image_folder / "train" / "c").mkdir()
+    with pytest.raises(DataError, match=r"data.train: no images in class folder 'c'"):
+        folder(_folder_data(image_folder), "")
+
+
+def test_a_class_unknown_to_training_is_named(image_folder):
+    (image_folder / "val" / "c").mkdir()
+    Image.new("RGB", (8, 8)).save(image_folder / "val" / "c" / "0.png")
+    with pytest.raises(DataError, match=r"classes that data.train has not: c"):
+        folder(_folder_data(image_folder), "")
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    train = digits(_data(), "").train
+    with pytest.raises(DataError, match=r"batch_size is 2000, but there are only 1437 training images.*nothing was run"):
+        TrainingBatches(train, _data(), 2000, seed=0)
+
+
+def test_webdataset_shards_are_read_through_timm(tmp_path):
+    _write_shards(tmp_path)
+    data = _data(source="wds/toy", root=str(tmp_path), train="train", val="validation")
+    splits = from_timm(data, "toy")
+    batches = TrainingBatches(splits.train, data, 4, seed=0)
+    assert batches.steps_per_epoch == 2
+    pixels, labels = next(iter(batches.epoch(0)))
+    assert pixels.shape == (4, 3, 16, 16)
+    assert set(labels.tolist()) <= {0, 1}
+    assert sum(len(labels) for _, labels in evaluation_batches(splits.val, data, 4)) == 8
+
+
+def _write_shards(root):
+    import io
+    import json
+    import tarfile
+
+    for split in ("train", "validation"):
+        with tarfile.open(root / f"toy-{split}-0000.tar", "w") as tar:
+            for index in range(8):
+                content = io.BytesIO()
+                Image.new("RGB", (20, 20), (30 * index, 0, 0)).save(content, "JPEG")
+                for suffix, payload in (("jpg", content.getvalue()), ("cls", str(index % 2).encode())):
+                    member = tarfile.TarInfo(f"{index:04d}.{suffix}")
+                    member.size = len(payload)
+                    tar.addfile(member, io.BytesIO(payload))
+    splits = {
+        split: {"name": split, "num_samples": 8, "filenames": [f"toy-{split}-0000.tar"], "shard_lengths": [8]}
+        for split in ("train", "validation")
+    }
+    (root / "_info.json").write_text(json.dumps({"splits": splits}))
+
+
+@pytest.mark.parametrize("source", ["torch/nonesuch", "hfds/nonesuch/nonesuch"])
+def test_a_source_that_timm_cannot_open_passes_on_why(source, tmp_path):
+    with pytest.raises(DataError, match=f"data.source '{source}' cannot be opened for split 'train'"):
+        from_timm(_data(source=source, root=str(tmp_path)), "")

@@ -1,0 +1,152 @@
+import pytest
+
+from leapcore import Duration, load_spec
+from leapcore.errors import SpecError, UnknownNameError
+from leapcore.recipes import recipe_names
+
+MINIMAL = """\
+name: small
+teacher: {backbone: vit, weights: "asset:digits-vit"}
+student: {backbone: vit, model: vit_tiny_patch16_224}
+data:
+  source: digits
+  image_size: 32
+curriculum:
+  scheduler: cka
+"""
+
+
+@pytest.fixture
+def spec_of(tmp_path, monkeypatch):
+    """Loads a spec from text, from the working directory, so that messages show a short name."""
+    monkeypatch.chdir(tmp_path)
+
+    def load(text, *overrides, notes=None):
+        (tmp_path / "spec.yaml").write_text(text)
+        return load_spec("spec.yaml", overrides, notes)
+
+    return load
+
+
+def test_defaults_are_the_papers(spec_of):
+    spec = spec_of(MINIMAL)
+    assert spec.optimizer.name == "lars"
+    assert spec.train.duration == Duration(100, "ep")
+    assert spec.objective.cls_weight == 0.05
+    assert spec.curriculum.options["threshold"] == 0.85
+    assert spec.curriculum.options["max_time_per_layer"] == "5ep"
+
+
+def test_the_resolved_spec_loads_to_the_same_spec(spec_of):
+    spec = spec_of(MINIMAL, "train.duration=2000st", "optimizer.lr=1e-3", "evaluate.knn=10ep")
+    assert spec_of(spec.to_yaml()) == spec
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid(name):
+    assert load_spec(name).name == name
+
+
+def test_overrides_are_typed_as_in_the_file(spec_of):
+    spec = spec_of(MINIMAL, "train.seed=7", "data.augment.flip=0", "student.options.depth=3")
+    assert (spec.train.seed, spec.data.augment.flip, spec.student.options) == (7, 0, {"depth": 3})
+
+
+def test_another_scheduler_from_the_command_line_drops_the_old_ones_options(spec_of):
+    notes = []
+    text = MINIMAL + "  threshold: 0.9\n  start: first\n"
+    spec = spec_of(text, "curriculum.scheduler=fixed", "curriculum.layer=3", notes=notes)
+    assert spec.curriculum.options == {"layer": 3}
+    assert notes == ["scheduler 'fixed' takes no threshold, start: dropped"]
+
+
+WRONG = {
+    "unknown key": ("  source: digits", "  sorce: digits", r"spec.yaml:5: data.sorce: unknown key. Did you mean 'source'\?"),
+    "missing key": ("  source: digits\n", "", "spec.yaml:4: data.source: is missing"),
+    "unknown section": ("name: small", "name: small\ntrian: {}", r"spec.yaml:2: trian: unknown key. .*'train'"),
+    "wrong type": ("image_size: 32", "image_size: big", "spec.yaml:6: data.image_size: should be a valid integer.*got 'big'"),
+    "out of range": ("image_size: 32", "image_size: 0", "spec.yaml:6: data.image_size: should be greater than 0, got 0"),
+    "nested": ("image_size: 32", "image_size: 32\n  augment: {flip: 2}", "spec.yaml:7: data.augment.flip: .*less than or equal to 1"),
+    "duration": ("scheduler: cka", "scheduler: cka\n  max_time_per_layer: 5 weeks", "spec.yaml:9: curriculum.max_time_per_layer: .*'5ep'"),
+    "choice": ("name: small", "name: small\noptimizer: {schedule: cosin}", "spec.yaml:2: optimizer.schedule: should be 'cosine' or"),
+    "union": ("name: small", "name: small\nevaluate: {knn: often}", "spec.yaml:2: evaluate.knn: .*'5ep'.*; or .*'end' or 'never'"),
+    "zero duration": ("name: small", "name: small\ntrain: {duration: 0ep}", "train.duration: .*at least one"),
+    "scheduler option": ("scheduler: cka", "scheduler: cka\n  treshold: 1", r"spec.yaml:9: curriculum.treshold: unknown key. .*'threshold'"),
+    "scheduler value": ("scheduler: cka", "scheduler: cka\n  ema: 2", "spec.yaml:9: curriculum.ema: .*less than or equal to 1, got 2"),
+    "name as path": ("name: small", "name: ../small", "spec.yaml:1: name: .*pattern"),
+    "section as value": ("teacher: {backbone: vit, weights: \"asset:digits-vit\"}", "teacher: vit", "spec.yaml:2: teacher: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_fault_is_told_with_line_key_and_cause(spec_of, fault):
+    old, new, message = WRONG[fault]
+    assert old in MINIMAL
+    with pytest.raises(SpecError, match=message):
+        spec_of(MINIMAL.replace(old, new))
+
+
+def test_all_faults_are_told_at_once(spec_of):
+    with pytest.raises(SpecError) as caught:
+        spec_of(MINIMAL.replace("name: small", "nmae: small").replace("32", "-1"))
+    assert [line.split(": ")[1] for line in caught.value.cause.splitlines()] == [
+        "name",
+        "data.image_size",
+        "nmae",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("scheduler: cka", "scheduler: ckaa", r"spec.yaml:8: curriculum.scheduler: unknown scheduler 'ckaa'\nDid you mean 'cka'"),
+        ("vit, model", "vitt, model", r"spec.yaml:3: student.backbone: unknown backbone 'vitt'\nDid you mean 'vit'"),
+        ("source: digits", "source: digit", r"spec.yaml:5: data.source: unknown data source 'digit'\nDid you mean 'digits'"),
+        ("name: small", "name: small\nobjective: {patch: mes}", r"spec.yaml:2: objective.patch: unknown loss 'mes'\nDid you mean 'mse'"),
+    ],
+)  # fmt: skip
+def test_unknown_names_come_with_a_suggestion(spec_of, old, new, message):
+    with pytest.raises(UnknownNameError, match=message):
+        spec_of(MINIMAL.replace(old, new))
+
+
+def test_faults_of_overrides_name_the_override(spec_of):
+    with pytest.raises(SpecError, match=r"--set: train.seed: should be a valid integer"):
+        spec_of(MINIMAL, "train.seed=lucky")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("train.seed", "not of the form key=value"), ("name.x=1", "'name' is a value"), ("a.b=[", "not YAML")],
+)
+def test_malformed_overrides(spec_of, override, message):
+    with pytest.raises(SpecError, match=message):
+        spec_of(MINIMAL, override)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [a, b\nteacher: 1", r"spec.yaml:\d: this is not YAML"),
+        ("name: a\nname: b", "spec.yaml:2: this is not YAML: found duplicate key"),
+        ("- a list", "spec.yaml: a spec is a mapping"),
+        ("", "spec.yaml: a spec is a mapping"),
+    ],
+)
+def test_broken_yaml(spec_of, text, message):
+    with pytest.raises(SpecError, match=message):
+        spec_of(text)
+
+
+def test_a_missing_file_suggests_recipes(tmp_path):
+    with pytest.raises(
+        SpecError, match=r"'quickstrat' is neither a file nor a recipe\nDid you mean 'quickstart'"
+    ):
+        load_spec("quickstrat")
+    with pytest.raises(SpecError, match="neither a file"):
+        load_spec(tmp_path / "missing.yaml")
+
+
+def test_yaml_cannot_run_code(spec_of):
+    with pytest.raises(SpecError):
+        spec_of("name: !!python/object/apply:os.system ['true']")
