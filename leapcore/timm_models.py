@@ -145,7 +145,9 @@ def _load(network: Any, path: Path) -> None:
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     surplus = [key for key in result.unexpected_keys if not key.startswith(heads)]
     if result.missing_keys or surplus:
-        found = [f"without {key}" for key in result.missing_keys] + [f"with a strange {key}" for key in surplus]
+        found = [f"without {key}" for key in result.missing_keys] + [
+            f"with a strange {key}" for key in surplus
+        ]
         raise _misfit(path, network, f"{len(found)} tensors differ: {', '.join(found[:3])}, …")
 
 

@@ -70,7 +70,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
 
 def test_missing_weights_are_named():
-    with pytest.raises(WeightsError, match="weights 'nowhere.safetensors' do not exist"):
+    with pytest.raises(WeightsError, match=r"weights 'nowhere\.safetensors' do not exist"):
         create_timm_model(MODEL, "nowhere.safetensors", {})
     with pytest.raises(WeightsError, match=r"no weights named 'digit-vit'\nDid you mean 'digits-vit'"):
         create_timm_model(None, "asset:digit-vit", {})
@@ -91,19 +91,22 @@ def test_weights_of_another_architecture_are_named(exported, tmp_path):
 
 
 def test_a_folder_that_is_no_model_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="is no timm model: its config.json cannot be used"):
+    with pytest.raises(WeightsError, match=r"is no timm model: its config\.json cannot be used"):
         create_timm_model(None, str(tmp_path), {})
 
 
 def test_a_model_timm_does_not_have_is_named_with_its_nearest():
-    with pytest.raises(UnknownNameError, match=r"timm has no model 'vit_tinny_patch16_224'\nDid you mean .*vit_tiny_patch16_224"):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"timm has no model 'vit_tinny_patch16_224'\nDid you mean .*vit_tiny_patch16_224",
+    ):
         create_timm_model("vit_tinny_patch16_224", "none", {})
     with pytest.raises(SpecError, match="no 'model' is named"):
         create_timm_model(None, "none", {})
 
 
 def test_options_the_model_does_not_take_are_named():
-    with pytest.raises(SpecError, match="does not take these options: .*'widht'"):
+    with pytest.raises(SpecError, match=r"does not take these options: .*'widht'"):
         create_timm_model(MODEL, "none", {"widht": 3})
 
 

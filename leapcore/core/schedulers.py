@@ -183,7 +183,7 @@ class AlignmentScheduler(DifficultyScheduler):
         if self.target == self.num_layers - 1:
             return False
         if self.ema >= self.threshold:
-            self._move_to(self.target + 1, "aligned")
+            self._move_to(self.target + 1, f"alignment reached {self.ema:.3f}")
         elif limit is not None and self.time_on_layer[limit.unit] >= limit.amount:
             self._move_to(self.target + 1, "time is up")
         else:

@@ -71,7 +71,7 @@ def test_without_a_time_limit_only_alignment_advances():
     scheduler = CkaScheduler(3, max_time_per_layer=None, start="first")
     assert not any(scheduler.step(0.5) or scheduler.end_epoch() for _ in range(100))
     assert scheduler.step(0.9)
-    assert scheduler.reason == "aligned"
+    assert scheduler.reason == "alignment reached 0.900"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -122,7 +122,9 @@ def test_a_class_unknown_to_training_is_named(image_folder):
 
 def test_a_batch_larger_than_the_data_is_refused():
     train = digits(_data(), "").train
-    with pytest.raises(DataError, match=r"batch_size is 2000, but there are only 1437 training images.*nothing was run"):
+    with pytest.raises(
+        DataError, match=r"batch_size is 2000, but there are only 1437 training images.*nothing was run"
+    ):
         TrainingBatches(train, _data(), 2000, seed=0)
 
 

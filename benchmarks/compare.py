@@ -1,0 +1,78 @@
+"""Run a spec with its curriculum and with the fixed last layer, several seeds each, and compare.
+
+    python benchmarks/compare.py quickstart --seeds 5
+
+Writes each run under --output and ``comparison.json`` beside them; prints a Markdown table of means with
+95 % confidence intervals (Student's t over seeds) and the paired differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy.stats import t as student_t
+
+from leapcore import RunReport, load_spec, run
+
+FIGURES = {
+    "kNN accuracy, %": lambda r: 100 * r.accuracy["knn"],
+    "linear probe accuracy, %": lambda r: 100 * r.accuracy["linear"],
+    "FLOPs saved, %": lambda r: 100 * r.flops["saved"],
+    "training time, s": lambda r: r.time["training_seconds"],
+}
+
+
+def main() -> None:
+    arguments = _arguments()
+    # Seed by seed and turn about, so that a machine that slows down does so for both.
+    reports = {"curriculum": [], "fixed": []}
+    for seed in range(arguments.seeds):
+        for kind, found in reports.items():
+            found.append(_run(arguments, kind, seed))
+    rows = {name: {k: [f(r) for r in found] for k, found in reports.items()} for name, f in FIGURES.items()}
+    (arguments.output / "comparison.json").write_text(json.dumps(rows, indent=1))
+    print(table(rows))
+
+
+def table(rows: dict[str, dict[str, list[float]]]) -> str:
+    """Means, 95 % intervals and paired differences as Markdown."""
+    lines = ["| | curriculum | fixed last layer | difference |", "| --- | --- | --- | --- |"]
+    for name, by_kind in rows.items():
+        pairs = list(zip(by_kind["curriculum"], by_kind["fixed"], strict=True))
+        cells = [*by_kind.values(), [a - b for a, b in pairs]]
+        lines.append(f"| {name} | " + " | ".join(with_interval(values) for values in cells) + " |")
+    return "\n".join(lines)
+
+
+def with_interval(values: list[float]) -> str:
+    """Mean ± half the width of the 95 % confidence interval."""
+    if len(values) < 2:
+        return f"{mean(values):.2f}"
+    half = student_t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
+    return f"{mean(values):.2f} ± {half:.2f}"
+
+
+def _run(arguments: argparse.Namespace, kind: str, seed: int) -> RunReport:
+    overrides = [*arguments.set, f"train.seed={seed}", "evaluate.teacher=false"]
+    if kind == "fixed":
+        overrides.append("curriculum.scheduler=fixed")
+    spec = load_spec(arguments.spec, overrides)
+    report = run(spec, output=arguments.output / f"{kind}-{seed}", overwrite=True)
+    print(kind, seed, report.accuracy, f"saved {report.flops['saved']:.3f}", flush=True)
+    return report
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("spec")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("runs/compare"))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The command line as a user meets it: output, exit codes, and a cause with a remedy for every mistake."""
+
+import subprocess
+import sys
+import time
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import leapcore.plugins
+from leapcore import cli
+
+SPEC = """\
+name: mine
+teacher: {backbone: vit, weights: "asset:digits-vit"}
+student: {backbone: vit, model: vit_tiny_patch16_224, options: {patch_size: 8, embed_dim: 24, depth: 2, num_heads: 3}}
+data: {source: digits, image_size: 32, crop: 1.0, workers: 0}
+optimizer: {name: adamw, lr: 0.001, warmup: 1st}
+train: {duration: 2st, batch_size: 64}
+evaluate: {knn: never, linear: never}
+"""
+
+
+@pytest.fixture
+def leapcore_(tmp_path, monkeypatch, capsys):
+    """Runs a command in a fresh folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["leapcore", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out, printed.err
+
+    return command
+
+
+def _images(folder, classes=("a", "b"), count=2):
+    for split in ("train", "val"):
+        for label in classes:
+            (folder / split / label).mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (16, 16)).save(folder / split / label / f"{index}.png")
+
+
+def test_run_shows_progress_and_a_summary(leapcore_):
+    code, out, err = leapcore_(
+        "run", "spec.yaml", "--set", "evaluate.knn=end", "--set", "evaluate.teacher=true"
+    )
+    assert (code, err) == (0, "")
+    for piece in (
+        "teacher",
+        "student",
+        "starts at layer",
+        "kNN accuracy",
+        "(teacher 98.61%)",
+        "FLOPs saved",
+        "load it: ",
+    ):
+        assert piece in out
+    assert Path("runs/mine/summary.json").exists()
+
+
+def test_the_resolved_spec_runs_again(leapcore_):
+    assert leapcore_("run", "spec.yaml")[0] == 0
+    assert leapcore_("run", "runs/mine/spec.yaml", "--output", "again")[0] == 0
+    assert Path("again/spec.yaml").read_text() == Path("runs/mine/spec.yaml").read_text()
+
+
+def test_validate_and_recipes_and_plugins(leapcore_):
+    assert leapcore_("validate", "spec.yaml")[:2] == (0, "spec.yaml: ok, results would go to runs/mine\n")
+    assert "quickstart: Distill" in leapcore_("recipes")[1]
+    assert leapcore_("recipes")[1] == leapcore_("recipes", "list")[1]
+    assert "name: quickstart" in leapcore_("recipes", "show", "quickstart")[1]
+    assert leapcore_("recipes", "copy", "quickstart", "own.yaml")[0] == 0
+    assert leapcore_("validate", "own.yaml")[0] == 0
+    code, out, _ = leapcore_("plugins")
+    assert code == 0
+    assert "vit" in out
+    assert "cka" in out
+
+
+def test_the_baseline_is_one_override_away(leapcore_):
+    code, _, err = leapcore_("validate", "quickstart", "--set", "curriculum.scheduler=fixed")
+    assert code == 0
+    assert "note: scheduler 'fixed' takes no threshold" in err
+
+
+# What the user does, and the line that tells the cause; the remedy is the line after it.
+MISTAKES = {
+    "missing spec": (["run", "nowhere.yaml"], "'nowhere.yaml' is neither a file nor a recipe"),
+    "unknown key": (["run", "spec.yaml", "--set", "train.sed=1"], "--set: train.sed: unknown key"),
+    "wrong type": (["run", "spec.yaml", "--set", "train.seed=x"], "--set: train.seed: should be a valid integer"),
+    "unknown backbone": (["run", "spec.yaml", "--set", "student.backbone=vitt"], "unknown backbone 'vitt'"),
+    "unknown scheduler": (["run", "spec.yaml", "--set", "curriculum.scheduler=ckaa"], "unknown scheduler 'ckaa'"),
+    "unknown source": (["run", "spec.yaml", "--set", "data.source=digit"], "unknown data source 'digit'"),
+    "unknown optimizer": (["run", "spec.yaml", "--set", "optimizer.name=adamv"], "no optimizer 'adamv'"),
+    "unknown model": (["run", "spec.yaml", "--set", "student.model=vit_teeny"], "timm has no model 'vit_teeny'"),
+    "batch too large": (["run", "spec.yaml", "--set", "train.batch_size=5000"], "train.batch_size is 5000"),
+    "weights missing": (["run", "spec.yaml", "--set", "teacher.weights=gone.pth"], "weights 'gone.pth' do not exist"),
+    "other architecture": (["run", "spec.yaml", "--set", "teacher.model=resnet18"], "are of vit_tiny_patch16_224, not of resnet18"),
+    "image size": (["run", "spec.yaml", "--set", "data.image_size=30"], "image size 30 x 30 cannot be cut into"),
+    "start too deep": (["run", "spec.yaml", "--set", "curriculum.start=13"], "start is 13, but the teacher has layers 1 to 12"),
+    "unknown recipe": (["recipes", "show", "quikstart"], "there is no recipe 'quikstart'"),
+    "recipe file exists": (["recipes", "copy", "quickstart", "spec.yaml"], "'spec.yaml' exists already"),
+    "data folder missing": (["run", "spec.yaml", "--set", "data.source=folder", "--set", "data.train=gone"], "folder 'gone' does not exist"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_with_cause_and_remedy_and_leaves_nothing(leapcore_, mistake):
+    arguments, cause = MISTAKES[mistake]
+    code, out, err = leapcore_(*arguments)
+    assert code == 2
+    first, remedy, *_ = err.splitlines()
+    assert first.startswith("Error: ")
+    assert cause in first
+    assert remedy
+    assert "Traceback" not in out + err
+    assert not Path("runs").exists()
+
+
+def test_folders_without_images_or_with_an_empty_class(leapcore_, tmp_path):
+    _images(tmp_path / "data")
+    options = ["--set", "data.source=folder", "--set", "data.train=data/train", "--set", "data.val=data/val"]
+    (tmp_path / "data" / "train" / "c").mkdir()
+    code, _, err = leapcore_("run", "spec.yaml", *options)
+    assert (code, "no images in class folder 'c'" in err) == (2, True)
+    for image in (tmp_path / "data" / "train").rglob("*.png"):
+        image.unlink()
+    code, _, err = leapcore_("run", "spec.yaml", *options)
+    assert (code, "holds no images" in err) == (2, True)
+
+
+def test_broken_yaml(leapcore_):
+    Path("spec.yaml").write_text("name: [mine\ndata: 1\n")
+    code, _, err = leapcore_("run", "spec.yaml")
+    assert (code, "spec.yaml:2: this is not YAML" in err) == (2, True)
+
+
+def test_an_occupied_output_folder(leapcore_):
+    assert leapcore_("run", "spec.yaml")[0] == 0
+    code, _, err = leapcore_("run", "spec.yaml")
+    assert (code, "already holds a finished run" in err, "--overwrite" in err) == (2, True, True)
+    assert leapcore_("run", "spec.yaml", "--overwrite")[0] == 0
+
+
+@pytest.fixture
+def broken_plugin(monkeypatch):
+    points = [EntryPoint("broken", "no_such_module_anywhere", "leapcore")]
+    found = leapcore.plugins.entry_points(group="leapcore")
+    monkeypatch.setattr(leapcore.plugins, "entry_points", lambda group: [*found, *points])
+    leapcore.plugins.installed_plugins.cache_clear()
+    yield
+    leapcore.plugins.installed_plugins.cache_clear()
+
+
+@pytest.mark.usefixtures("broken_plugin")
+def test_a_broken_plugin_is_fatal_only_to_specs_that_need_it(leapcore_):
+    assert leapcore_("validate", "spec.yaml")[0] == 0
+    assert "No module named 'no_such_module_anywhere'" in leapcore_("plugins")[1].replace("\n", "")
+    code, _, err = leapcore_("validate", "spec.yaml", "--set", "student.backbone=theirs")
+    assert code == 2
+    assert "Plugin 'broken'" in err
+    assert "No module named 'no_such_module_anywhere'" in err
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = "import sys, leapcore.cli; print({'torch', 'timm', 'deepspeed', 'pydantic'} & set(sys.modules))"
+    started = time.perf_counter()
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "set()"
+    assert time.perf_counter() - started < 2  # 0.1 s here; a busy machine needs room
+
+
+def test_validate_does_not_need_torch(tmp_path):
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    code = "import sys; from leapcore import load_spec; load_spec('spec.yaml'); print('torch' in sys.modules)"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert out.stdout.strip() == "False"
