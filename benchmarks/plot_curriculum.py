@@ -9,10 +9,6 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "leapcore"  # the same drawing for the same run
 import matplotlib.pyplot as plt
 
 INK, BLUE, ORANGE = "#333333", "#1f6fb2", "#d9730d"
@@ -25,8 +21,10 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = [json.loads(line) for line in (arguments.run / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((arguments.run / "summary.json").read_text())
+    plt.switch_backend("agg")  # no screen needed
+    plt.rcParams["svg.hashsalt"] = "leapcore"  # the same drawing for the same run
     figure = draw(lines, summary)
-    figure.savefig(arguments.picture, bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(arguments.picture, bbox_inches="tight")
 
 
 def draw(lines: list[dict], summary: dict) -> plt.Figure:

@@ -118,7 +118,7 @@ class TrainSpec(Section):
 class EngineSpec(Section):
     """How DeepSpeed carries the run."""
 
-    zero_stage: int = Field(0, ge=0, le=3, description="ZeRO stage.")
+    zero_stage: int = Field(0, ge=0, le=2, description="ZeRO stage: what is partitioned over processes.")
 
 
 class EvaluateSpec(Section):

@@ -1,4 +1,4 @@
-"""DeepSpeed around the distiller: one process and no launcher here, the same engine on many nodes."""
+"""DeepSpeed around the distiller, in one process without a launcher."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def wrap(module: nn.Module, spec: Spec, total_steps: int, steps_per_epoch: int) 
     """
     deepspeed = import_deepspeed()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    _join_process_group()
+    _make_process_group()
     optimizer = _optimizer(module, spec.optimizer)
     multiplier = partial(
         lr_multiplier,
@@ -71,15 +71,15 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def _join_process_group() -> None:
-    """Join the launcher's group, or be a group of one without any network."""
-    if torch.distributed.is_initialized():
-        return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if "WORLD_SIZE" in os.environ:
-        torch.distributed.init_process_group(backend)
-    else:
+def _make_process_group() -> None:
+    """Be a process group of one, without launcher or network."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise SpecError(
+            "a launcher started several processes, but a run uses one so far", "Start it without a launcher."
+        )
+    if not torch.distributed.is_initialized():
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
 
 

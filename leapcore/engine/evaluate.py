@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from leapcore.core.features import LayerFeatureProvider
 from leapcore.engine.data import evaluation_batches
 from leapcore.engine.setup import Parts
@@ -9,33 +11,40 @@ from leapcore.evaluation.features import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy
 from leapcore.evaluation.linear_probe import linear_probe
 
-
-def knn(parts: Parts, provider: LayerFeatureProvider) -> float:
-    """kNN accuracy of a backbone on the run's validation images."""
-    return knn_accuracy(*_features(parts, provider))
+logger = logging.getLogger(__name__)
 
 
-def final_accuracy(parts: Parts) -> dict[str, float]:
-    """All accuracies that the spec asks for at the end: knn, linear, linear_best, and the teacher's."""
-    wanted = parts.spec.evaluate
-    accuracy = _accuracies(parts, parts.student)
-    if wanted.teacher and accuracy:
-        accuracy |= {f"teacher_{name}": value for name, value in _accuracies(parts, parts.teacher).items()}
-    return accuracy
+def accuracies(
+    parts: Parts, provider: LayerFeatureProvider, *, knn: bool = False, linear: bool = False
+) -> dict[str, float]:
+    """Accuracies of a backbone on the run's validation images: knn; linear, linear_best.
 
-
-def _accuracies(parts: Parts, provider: LayerFeatureProvider) -> dict[str, float]:
-    wanted = parts.spec.evaluate
-    accuracy: dict[str, float] = {}
-    if wanted.knn == wanted.linear == "never":
-        return accuracy
+    Images of one class only, such as a folder without sub-folders, have nothing to tell apart: the
+    result is empty.
+    """
+    found: dict[str, float] = {}
+    if not (knn or linear):
+        return found
     train, val = _features(parts, provider)
-    if wanted.knn != "never":
-        accuracy["knn"] = knn_accuracy(train, val)
-    if wanted.linear != "never":
+    if len(train.labels.unique()) < 2:
+        logger.warning("all training images have the same label: accuracy is not evaluated")
+        return found
+    if knn:
+        found["knn"] = knn_accuracy(train, val)
+    if linear:
         probe = linear_probe(train, val, seed=parts.spec.train.seed)
-        accuracy |= {"linear": probe.last, "linear_best": probe.best}
-    return accuracy
+        found |= {"linear": probe.last, "linear_best": probe.best}
+    return found
+
+
+def final_accuracies(parts: Parts) -> dict[str, float]:
+    """All that the spec asks for at the end, the teacher's under ``teacher_…``."""
+    wanted = {"knn": parts.spec.evaluate.knn != "never", "linear": parts.spec.evaluate.linear != "never"}
+    found = accuracies(parts, parts.student, **wanted)
+    if parts.spec.evaluate.teacher:
+        of_teacher = accuracies(parts, parts.teacher, **wanted)
+        found |= {f"teacher_{name}": value for name, value in of_teacher.items()}
+    return found
 
 
 def _features(parts: Parts, provider: LayerFeatureProvider) -> tuple[Features, Features]:

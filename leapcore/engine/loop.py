@@ -13,7 +13,7 @@ from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.distiller import Comparison
 from leapcore.core.duration import Duration
 from leapcore.core.features import LayerFeatures
-from leapcore.engine.evaluate import knn
+from leapcore.engine.evaluate import accuracies
 from leapcore.engine.setup import Parts
 from leapcore.events import TargetChange
 
@@ -82,8 +82,9 @@ class Loop:
             if parts.scheduler.end_epoch():
                 self._report_change(layer)
         if isinstance(every, Duration) and self.step % every.in_steps(per_epoch) == 0:
-            accuracy = knn(parts, parts.student)
-            self.hooks.leapcore_metrics(step=self.step, metrics={"knn": accuracy})
+            found = accuracies(parts, parts.student, knn=True)
+            if found:
+                self.hooks.leapcore_metrics(step=self.step, metrics=found)
 
     def _choose_start(self, pixels: Tensor) -> None:
         """Before the first step: let the scheduler see the untrained student, if it wants to."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from leapcore.engine.evaluate import final_accuracy
+from leapcore.engine.evaluate import final_accuracies
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.loop import Loop
 from leapcore.engine.setup import Parts, build
@@ -88,7 +88,7 @@ def _finish(loop: Loop, folder: RunFolder, status: str, started: float) -> RunRe
     """Export the student first: an evaluation that fails must not lose it."""
     parts = loop.parts
     export_student(parts.student, folder.student)
-    accuracy = final_accuracy(parts) if status == "finished" else {}
+    accuracy = final_accuracies(parts) if status == "finished" else {}
     ledger = parts.ledger
     report = RunReport(
         name=parts.spec.name,

@@ -53,19 +53,22 @@ def test_totals_and_additivity(model, gmacs):
     assert count_prefix_macs(provider, 3, (3, 224, 224)) == prefixes[3]
 
 
-@pytest.mark.parametrize("layer", [0, 5, 11])
-def test_torch_counts_the_same_operators(layer):
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [("vit_small_patch14_dinov2", 0), ("vit_small_patch14_dinov2", 11), ("vit_giant_patch14_dinov2", 20)],
+)
+def test_torch_counts_the_same_operators(model, layer):
     """torch's counter sees what really runs; attention unfused, since it misses the fused one on the CPU."""
     from timm.layers import set_fused_attn
 
     set_fused_attn(False)
     try:
-        provider = _on_meta("vit_small_patch14_dinov2")
+        provider = _on_meta(model)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             provider(torch.empty(1, 3, 224, 224, device="meta"), [layer])
     finally:
         set_fused_attn(True)
-    counted = count_prefix_macs(_on_meta("vit_small_patch14_dinov2"), layer, (3, 224, 224))
+    counted = count_prefix_macs(_on_meta(model), layer, (3, 224, 224))
     assert counted == pytest.approx(counter.get_total_flops() / 2, rel=0.01)
 
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
 from leapcore import hookimpl, load_spec, run
 from leapcore.compat import import_timm
@@ -246,3 +247,15 @@ def test_overwriting_removes_a_runs_own_files_only(tmp_path):
     run(spec, output=tmp_path, overwrite=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not (tmp_path / ".replaced").exists()
+
+
+def test_images_without_classes_are_distilled_but_not_evaluated(tmp_path, caplog):
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        for index in range(4):
+            Image.new("RGB", (16, 16), (60 * index, 0, 0)).save(tmp_path / split / f"{index}.png")
+    places = ["data.source=folder", f"data.train={tmp_path}/train", f"data.val={tmp_path}/val"]
+    small = ["train.batch_size=4", "train.duration=2ep", "evaluate.knn=1ep"]
+    report = run(load_spec("quickstart", [*places, *small]), output=tmp_path / "run")
+    assert report.accuracy == {}
+    assert "same label: accuracy is not evaluated" in caplog.text
