@@ -1,6 +1,6 @@
 """Train a small supervised teacher on an embedded data set and store it in timm's local-dir format.
 
-The teacher that ships with leapcore was made by, in about six minutes on two cores:
+The teacher that ships with leapcore was made by, in about four minutes on two cores:
 
     python benchmarks/train_teacher.py
 
