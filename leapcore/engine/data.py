@@ -25,7 +25,8 @@ def training_view(size: int, augment: AugmentSpec) -> Any:
     torchvision_operators()
     from torchvision import transforms as t
 
-    steps = [t.RandomResizedCrop(size, scale=augment.scale, interpolation=t.InterpolationMode.BICUBIC)]
+    crop = t.RandomResizedCrop(size, scale=augment.scale, interpolation=t.InterpolationMode.BICUBIC)
+    steps: list[Any] = [_rgb, crop]
     if augment.flip:
         steps.append(t.RandomHorizontalFlip(augment.flip))
     if augment.color:
@@ -43,7 +44,11 @@ def evaluation_view(size: int, crop: float) -> Any:
     from torchvision import transforms as t
 
     resize = t.Resize(round(size / crop), t.InterpolationMode.BICUBIC)
-    return t.Compose([resize, t.CenterCrop(size), t.PILToTensor()])
+    return t.Compose([_rgb, resize, t.CenterCrop(size), t.PILToTensor()])
+
+
+def _rgb(image: Any) -> Any:
+    return image.convert("RGB")
 
 
 class _Views(Dataset[Any]):

@@ -41,7 +41,7 @@ def test_digits_are_split_the_same_way_every_time():
 
 
 def test_views_are_bytes_of_the_right_size():
-    image = Image.new("RGB", (40, 30), (255, 0, 0))
+    image = Image.new("L", (40, 30), 255)
     for view in (training_view(16, AugmentSpec()), evaluation_view(16, 0.875)):
         pixels = view(image)
         assert pixels.dtype == torch.uint8
