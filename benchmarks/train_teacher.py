@@ -37,6 +37,9 @@ class Setting(NamedTuple):
     data: DataSpec
     options: dict[str, Any]
     epochs: int
+    batch_size: int
+    lr: float
+    drop_path: float
     output: Path
 
 
@@ -51,6 +54,9 @@ SETTINGS = {
         ),
         options={"img_size": 32, "patch_size": 8, "embed_dim": 72, "depth": 12, "num_heads": 3},
         epochs=100,
+        batch_size=64,
+        lr=1e-3,
+        drop_path=0.05,
         output=Path("leapcore/assets/digits-vit"),
     ),
     "fashion-mnist": Setting(
@@ -63,8 +69,11 @@ SETTINGS = {
             augment=AugmentSpec(scale=(0.6, 1.0), flip=0.5, color=0, gray=0, blur=0),
             workers=1,
         ),
-        options={"img_size": 28, "patch_size": 7, "embed_dim": 72, "depth": 12, "num_heads": 3},
-        epochs=25,
+        options={"img_size": 28, "patch_size": 4, "embed_dim": 64, "depth": 12, "num_heads": 4},
+        epochs=12,
+        batch_size=128,
+        lr=2e-3,
+        drop_path=0.0,
         output=Path("benchmarks/fashion_mnist/teacher"),
     ),
 }
@@ -76,21 +85,24 @@ def main() -> None:
     epochs, output = arguments.epochs or setting.epochs, arguments.output or setting.output
     torch.manual_seed(arguments.seed)
     family, _, name = setting.data.source.partition("/")
-    splits = installed_plugins().get("datasets", family)(setting.data, name)
-    batches = TrainingBatches(splits.train, setting.data, arguments.batch_size, arguments.seed)
+    splits = installed_plugins().get("datasets", family)(setting.data, name, arguments.seed)
+    batches = TrainingBatches(splits.train, setting.data, setting.batch_size, arguments.seed)
     test = evaluation_batches(splits.val, setting.data, 256)
-    model = create_timm_model(MODEL, "none", {**setting.options, "num_classes": 10, "drop_path_rate": 0.05})
+    model = create_timm_model(
+        MODEL, "none", {**setting.options, "num_classes": 10, "drop_path_rate": setting.drop_path}
+    )
     started = time.perf_counter()
-    history = train(model, batches, test, epochs, arguments.lr)
+    history = train(model, batches, test, epochs, setting.lr)
     model.reset_classifier(0)
     export_timm(model.half(), output, setting.options)
     record = {
         "command": f"python benchmarks/train_teacher.py --data {arguments.data} --epochs {epochs}"
-        f" --batch-size {arguments.batch_size} --lr {arguments.lr} --seed {arguments.seed}",
+        f" --seed {arguments.seed}",
         "test_accuracy": history[-1]["test_accuracy"],
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "data": setting.data.model_dump(mode="json"),
+        "training": {"batch_size": setting.batch_size, "lr": setting.lr, "drop_path": setting.drop_path},
         "model": {"name": MODEL, **setting.options},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "history": history,
@@ -142,8 +154,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", choices=SETTINGS, default="digits")
     parser.add_argument("--output", type=Path, help="the setting's own folder if not given")
     parser.add_argument("--epochs", type=int, help="the setting's own length if not given")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

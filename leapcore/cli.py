@@ -57,7 +57,7 @@ def run(
 
 @app.command()
 def validate(source: Source, set_: Overrides = None) -> None:
-    """Check a spec without running it: keys, values, names, files."""
+    """Check a spec without running it: keys, values, plugins' names, and that its files exist."""
     spec = _load(source, set_)
     _console().print(f"{source}: ok, results would go to runs/{spec.name}", highlight=False)
 
@@ -97,13 +97,17 @@ def copy_recipe(
     text, path = recipe_text(name), target or Path(f"{name}.yaml")
     if path.exists():
         raise OutputError(f"'{path}' exists already", "Name another file.")
-    path.write_text(text)
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error}", "Name another file.") from error
     typer.echo(f"copied to {path}; run it with: leapcore run {path}")
 
 
 @app.command()
 def plugins() -> None:
     """Show the installed plugins, what they register, and why a broken one does not work."""
+    from rich.markup import escape
     from rich.table import Table
 
     from leapcore.plugins import installed_plugins
@@ -111,7 +115,7 @@ def plugins() -> None:
     table = Table("plugin", "distribution", "registers", "state")
     for info in installed_plugins().infos:
         registers = "\n".join(f"{kind}: {', '.join(names)}" for kind, names in info.registers.items())
-        table.add_row(info.name, info.distribution, registers, info.cause or "ok")
+        table.add_row(info.name, info.distribution, registers, escape(info.cause) or "ok")
     _console().print(table)
 
 
@@ -127,11 +131,7 @@ def main() -> NoReturn:
 def _load(source: str, overrides: list[str] | None) -> Spec:
     from leapcore.spec_file import load_spec
 
-    notes: list[str] = []
-    spec = load_spec(source, overrides or (), notes)
-    for note in notes:
-        typer.echo(f"note: {note}", err=True)
-    return spec
+    return load_spec(source, overrides or ())
 
 
 def _console() -> Console:

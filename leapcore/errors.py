@@ -55,6 +55,10 @@ class CountingError(LeapcoreError):
     """An operator's cost is not known, so a FLOPs figure would be a guess."""
 
 
+class DivergedError(LeapcoreError):
+    """The loss is not a number any more."""
+
+
 class Interrupted(LeapcoreError):
     """The user stopped the run; what was done so far is kept."""
 

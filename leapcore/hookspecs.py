@@ -46,9 +46,10 @@ def leapcore_register_losses(registry: Registry) -> None:
 
 @hookspec
 def leapcore_register_datasets(registry: Registry) -> None:
-    """Register sources ``(data, name) -> ImageSplits`` of (PIL image, label) pairs.
+    """Register sources ``(data, name, seed) -> ImageSplits`` of (PIL image, label) pairs.
 
-    ``data`` is the spec's data section; ``name`` is what follows the first ``/`` in its ``source``.
+    ``data`` is the spec's data section; ``name`` is what follows the first ``/`` in its ``source``;
+    ``seed`` is the run's, for sources that shuffle by themselves.
     """
 
 

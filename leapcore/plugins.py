@@ -10,10 +10,10 @@ from typing import Any
 import pluggy
 
 from leapcore import builtins, hookspecs
+from leapcore._version import __version__
 from leapcore.errors import UnknownNameError
 from leapcore.registry import Factory, Registry
 
-BUILTIN = "leapcore"
 _KINDS = {"backbones": "backbone", "schedulers": "scheduler", "losses": "loss", "datasets": "data source"}
 
 
@@ -42,7 +42,7 @@ class Plugins:
         self.manager.add_hookspecs(hookspecs)
         self.infos: list[PluginInfo] = []
         self.registries = {hook: Registry(kind) for hook, kind in _KINDS.items()}
-        self._add(BUILTIN, "leapcore", lambda: builtins)
+        self._add("builtin", f"leapcore {__version__}", lambda: builtins)
         for entry_point in found:
             owner = entry_point.dist
             origin = f"{owner.name} {owner.version}" if owner else "an unknown distribution"
@@ -77,28 +77,33 @@ class Plugins:
     def _add(self, name: str, distribution: str, load: Any) -> None:
         info = PluginInfo(name, distribution)
         self.infos.append(info)
+        owner = f"{name} ({distribution})"  # two distributions may call their plugins alike
+        if self.manager.has_plugin(owner):
+            info.cause = "it is listed twice; the first is used"
+            return
         try:
             plugin = load()
-            self.manager.register(plugin, name=name)
-            self._let_register(plugin, name)
+            self.manager.register(plugin, name=owner)
+            self.manager.check_pending()  # a misspelt hook would be silently ignored
+            self._let_register(plugin, owner)
         # Whatever a stranger's module raises at import belongs to it, and to nobody else.
         except Exception as error:
             info.cause = f"{type(error).__name__}: {error}".splitlines()[0]
-            self._remove(name)
-        info.registers = {kind: names for kind, r in self.registries.items() if (names := r.names(name))}
+            self._remove(owner)
+        info.registers = {kind: names for kind, r in self.registries.items() if (names := r.names(owner))}
 
-    def _let_register(self, plugin: Any, name: str) -> None:
+    def _let_register(self, plugin: Any, owner: str) -> None:
         others = [other for other in self.manager.get_plugins() if other is not plugin]
         for kind, registry in self.registries.items():
-            registry.owner = name
+            registry.owner = owner
             call = self.manager.subset_hook_caller(f"leapcore_register_{kind}", remove_plugins=others)
             call(registry=registry)
 
-    def _remove(self, name: str) -> None:
-        if self.manager.has_plugin(name):
-            self.manager.unregister(name=name)
+    def _remove(self, owner: str) -> None:
+        if self.manager.has_plugin(owner):
+            self.manager.unregister(name=owner)
         for registry in self.registries.values():
-            registry.forget(name)
+            registry.forget(owner)
 
 
 @cache

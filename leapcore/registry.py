@@ -41,7 +41,7 @@ class Registry:
         if name in self._entries:
             first = self._entries[name].owner
             raise PluginError(
-                f"{self.owner} registers the {self.kind} '{name}', which {first} did already",
+                f"plugin {self.owner} registers the {self.kind} '{name}', which {first} did already",
                 "Rename one of them, or uninstall one of the two.",
             )
         self._entries[name] = _Entry(factory, self.owner)
@@ -81,7 +81,12 @@ def _imported(path: str, owner: str) -> Factory:
         found: Any = import_module(module)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
-    except (ImportError, AttributeError) as error:
-        raise PluginError(f"{owner} names the factory '{path}', which cannot be imported: {error}") from error
+    # A stranger's module can fail in any way: a missing library is an OSError, an old Python a SyntaxError.
+    except Exception as error:
+        raise PluginError(
+            f"plugin {owner} names the factory '{path}', which cannot be imported: "
+            f"{type(error).__name__}: {error}",
+            "Install what it needs, or update or uninstall that distribution.",
+        ) from error
     factory: Factory = found
     return factory

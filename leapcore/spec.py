@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from leapcore.core.duration import Duration
 
@@ -23,7 +23,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """A part of the spec: unknown keys are refused, values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BackboneSpec(Section):
@@ -51,7 +51,18 @@ class AugmentSpec(Section):
         0.8, description="Probability of colour jitter: brightness .4, contrast .4, saturation .2, hue .1."
     )
     gray: Share = Field(0.2, description="Probability of dropping the colours.")
-    blur: float = Field(0.1, ge=0, description="Largest sigma of the Gaussian blur, in pixels; 0 for none.")
+    blur: float = Field(
+        0.0,
+        ge=0,
+        description="Largest sigma of the Gaussian blur, in pixels; LEAP's own, 0.1, changes no 8-bit pixel.",
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError(f"the smallest share comes first, got {list(scale)}")
+        return scale
 
 
 class DataSpec(Section):
@@ -68,6 +79,10 @@ class DataSpec(Section):
         0.875, gt=0, le=1, description="Share of each side that evaluation keeps, from the centre."
     )
     augment: AugmentSpec = Field(AugmentSpec(), description="Random changes to a training image.")
+    image_key: str | None = Field(
+        None, description="Column or suffix of the images, where a reader has several."
+    )
+    label_key: str | None = Field(None, description="Column or suffix of the labels.")
     workers: int = Field(4, ge=0, description="Processes that load images; 0 loads in the main process.")
 
 
@@ -96,11 +111,14 @@ class OptimizerSpec(Section):
     """How the student's weights move."""
 
     name: str = Field("lars", description="timm's name of the optimizer: lars, adamw, sgd, …")
-    lr: float = Field(6.0, gt=0, description="Peak learning rate.")
+    lr: float = Field(2.45, gt=0, description="Peak learning rate (LEAP: 6 * sqrt(batch_size / 1536)).")
     weight_decay: float = Field(1e-6, ge=0, description="Not applied to norms, biases and embeddings.")
     clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 does not clip.")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Course of the rate after warm-up.")
-    warmup: Duration = Field(Duration(10, "ep"), description="Length of the linear warm-up.")
+    warmup: Duration | None = Field(
+        None,
+        description="Length of the linear warm-up; null for LEAP's: 10 epochs, at most a tenth of the run.",
+    )
 
 
 class TrainSpec(Section):
@@ -111,7 +129,9 @@ class TrainSpec(Section):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16: matrix products in bfloat16, weights in float32 (autocast)."
     )
-    seed: int = Field(0, ge=0, description="Two runs with the same seed give the same results.")
+    seed: int = Field(
+        0, ge=0, description="Two runs with one seed give the same results, on CPUs bit for bit."
+    )
     log_every: int = Field(10, gt=0, description="Steps between two lines of metrics.jsonl.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,14 +10,17 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
 
 from leapcore.errors import LeapcoreError, SpecError, UnknownNameError, did_you_mean
+from leapcore.files import image_folder, weights_path
 from leapcore.options import options_model, plain_options
 from leapcore.plugins import installed_plugins
 from leapcore.recipes import recipe_names, recipe_text
 from leapcore.registry import Factory
 from leapcore.spec import Spec
+
+logger = logging.getLogger(__name__)
 
 KeyPath = tuple[str | int, ...]
 
@@ -28,13 +32,11 @@ class SpecText(NamedTuple):
         label: How messages call the file.
         keys: The parsed mapping, which knows its lines.
         overridden: Key paths that came from the command line instead.
-        notes: What was adapted on the way, for the user to know.
     """
 
     label: str
     keys: CommentedMap
     overridden: set[KeyPath]
-    notes: list[str]
 
     def where(self, path: KeyPath) -> str:
         """``file:line`` of a key, or of the closest key around it that is there."""
@@ -44,7 +46,7 @@ class SpecText(NamedTuple):
         for key in path:
             if not isinstance(node, CommentedMap) or key not in node:
                 break
-            line = node.lc.data[key][0] if key in node.lc.data else line
+            line = node.lc.data[key][0] if key in (node.lc.data or {}) else line
             node = node[key]
         return f"{self.label}:{line + 1}"
 
@@ -53,25 +55,23 @@ class SpecText(NamedTuple):
         return f"{self.where(path)}: {'.'.join(map(str, path))}: {problem}"
 
 
-def load_spec(source: str | Path, overrides: Sequence[str] = (), notes: list[str] | None = None) -> Spec:
+def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
     """Read a spec and check everything in it that needs no model and no image.
 
     Args:
         source: A YAML file, or the name of a recipe that ships with leapcore.
         overrides: ``"section.key=value"`` each, applied over the file.
-        notes: Takes a line for each thing that was adapted on the way.
 
     Raises:
         SpecError: The file cannot be read, or something in it is wrong; all faults are listed.
         UnknownNameError: It names a plugin's part that is not there.
+        WeightsError, DataError: It names files that are not there.
     """
     text = _read(str(source))
     for override in overrides:
         _override(text, override)
     if ("curriculum", "scheduler") in text.overridden:
         _drop_foreign_options(text)
-    if notes is not None:
-        notes += text.notes
     try:
         spec = Spec.model_validate(text.keys)
     except ValidationError as error:
@@ -81,7 +81,7 @@ def load_spec(source: str | Path, overrides: Sequence[str] = (), notes: list[str
 
 def _read(source: str) -> SpecText:
     if Path(source).is_file():
-        label, content = source, Path(source).read_text()
+        label, content = source, _content(Path(source))
     elif source in recipe_names():
         label, content = f"recipe {source}", recipe_text(source)
     else:
@@ -91,13 +91,21 @@ def _read(source: str) -> SpecText:
         )
     try:
         keys = YAML().load(content)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise SpecError(f"{label}{line}: this is not YAML: {error.problem}", "Mend that line.") from error
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SpecError(f"{label}{line}: this is not YAML: {problem}", "Mend that line.") from error
     if not isinstance(keys, CommentedMap):
         raise SpecError(f"{label}: a spec is a mapping of sections", "Start from: leapcore recipes copy")
-    return SpecText(label, keys, set(), [])
+    return SpecText(label, keys, set())
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}", "A spec is a text file in UTF-8.") from error
 
 
 def _override(text: SpecText, override: str) -> None:
@@ -110,11 +118,13 @@ def _override(text: SpecText, override: str) -> None:
     for section in sections:
         node = node.setdefault(section, CommentedMap())
         if not isinstance(node, dict):
-            raise SpecError(f"--set {override}: '{section}' is a value, not a section")
+            raise SpecError(
+                f"--set {override}: '{section}' is a value, not a section", "Set the value itself."
+            )
     try:
         node[last] = YAML(typ="safe").load(value)
-    except MarkedYAMLError as error:
-        raise SpecError(f"--set {override}: the value is not YAML: {error.problem}") from error
+    except YAMLError as error:
+        raise SpecError(f"--set {override}: the value is not YAML", "Quote it.") from error
     text.overridden.add((*sections, last))
 
 
@@ -129,11 +139,11 @@ def _drop_foreign_options(text: SpecText) -> None:
     for key in foreign:
         del section[key]
     if foreign:
-        text.notes.append(f"scheduler '{section['scheduler']}' takes no {', '.join(foreign)}: dropped")
+        logger.warning("scheduler '%s' takes no %s: dropped", section["scheduler"], ", ".join(foreign))
 
 
 def _with_checked_names(spec: Spec, text: SpecText) -> Spec:
-    """Check every name that plugins provide, and fill in the scheduler's own defaults."""
+    """Check every name that plugins provide, and the files; fill in the scheduler's own defaults."""
     _require(text, ("teacher", "backbone"), "backbones", spec.teacher.backbone)
     _require(text, ("student", "backbone"), "backbones", spec.student.backbone)
     _require(text, ("data", "source"), "datasets", spec.data.source.partition("/")[0])
@@ -143,8 +153,17 @@ def _with_checked_names(spec: Spec, text: SpecText) -> Spec:
         options = plain_options(factory, spec.curriculum.options)
     except ValidationError as error:
         raise _spec_error(text, options_model(factory), ("curriculum",), error) from error
+    _require_files(spec)
     curriculum = type(spec.curriculum)(scheduler=spec.curriculum.scheduler, **options)
     return spec.model_copy(update={"curriculum": curriculum})
+
+
+def _require_files(spec: Spec) -> None:
+    weights_path(spec.teacher.weights)
+    weights_path(spec.student.weights)
+    if spec.data.source == "folder":
+        image_folder("data.train", spec.data.train)
+        image_folder("data.val", spec.data.val)
 
 
 def _scheduler(text: SpecText, name: str) -> Factory:

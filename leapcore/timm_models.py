@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from leapcore.compat import import_timm
 from leapcore.core.features import ImageInput
-from leapcore.errors import SpecError, UnknownNameError, WeightsError, did_you_mean
+from leapcore.errors import SpecError, UnknownNameError, WeightsError
+from leapcore.files import weights_path
 
-ASSET = "asset:"
 _WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -39,18 +40,11 @@ def create_timm_model(
         SpecError: The model does not take these options.
     """
     options = {"num_classes": 0, **({"img_size": image_size} if image_size else {}), **options}
-    if weights.startswith(ASSET):
-        return _from_asset(model, weights.removeprefix(ASSET), options)
-    if weights in ("none", "pretrained"):
+    path = weights_path(weights)
+    if path is None:
         return _create(_known_name(model), options, pretrained=weights == "pretrained")
-    path = Path(weights).expanduser()
     if path.is_dir():
         return _from_folder(model, path, options)
-    if not path.is_file():
-        raise WeightsError(
-            f"weights '{weights}' do not exist",
-            "Give a file, a folder with config.json and model.safetensors, 'pretrained' or 'none'.",
-        )
     network = _create(_known_name(model), options)
     _load(network, path)
     return network
@@ -62,19 +56,10 @@ def timm_image_input(model: Any, size: tuple[int, int]) -> ImageInput:
     return ImageInput(size, tuple(config["mean"]), tuple(config["std"]))
 
 
-def _from_asset(model: str | None, name: str, options: dict[str, Any]) -> Any:
-    folder = files("leapcore") / "assets" / name
-    if not folder.is_dir():
-        known = [entry.name for entry in (files("leapcore") / "assets").iterdir() if entry.is_dir()]
-        raise WeightsError(f"leapcore ships no weights named '{name}'", did_you_mean(name, known))
-    with as_file(folder) as path:
-        return _from_folder(model, path, options)
-
-
 def _from_folder(model: str | None, folder: Path, options: dict[str, Any]) -> Any:
     try:
         architecture = json.loads((folder / "config.json").read_text())["architecture"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"folder '{folder}' is no timm model: its config.json cannot be used ({error})",
             "Give a folder in timm's local-dir format: config.json and model.safetensors.",
@@ -124,9 +109,34 @@ def _create(name: str, options: dict[str, Any], *, pretrained: bool = False) -> 
             f"the pretrained weights of {name} cannot be had: {_shortened(error)}",
             "Downloads need a network, and not every model has weights; or give a file or a folder.",
         ) from error
+    if pretrained:
+        _check_untouched(name, network, options)
     _check_patches(name, network)
     network.leapcore_options = options  # the export writes them down, so that timm can build it again
     return network
+
+
+def _check_untouched(name: str, network: Any, options: dict[str, Any]) -> None:
+    """timm fills what pretrained weights leave open with random numbers; options must not open anything.
+
+    Position and patch embeddings may differ in size: timm resamples those.
+    """
+    with torch.device("meta"):
+        published = import_timm().create_model(name, num_classes=0).state_dict()
+    ours = network.state_dict()
+    resampled = ("pos_embed", "patch_embed", "rel_pos", "rope")
+    changed = [
+        key
+        for key in sorted(published.keys() | ours.keys())
+        if key not in published
+        or key not in ours
+        or (published[key].shape != ours[key].shape and not any(part in key for part in resampled))
+    ]
+    if changed:
+        raise WeightsError(
+            f"the pretrained weights of {name} do not fit the options {options}: {changed[0]} differs",
+            "Leave out the options that change the architecture, or set weights to 'none'.",
+        )
 
 
 def _load(network: Any, path: Path) -> None:

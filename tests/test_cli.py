@@ -84,10 +84,10 @@ def test_validate_and_recipes_and_plugins(leapcore_):
     assert "cka" in out
 
 
-def test_the_baseline_is_one_override_away(leapcore_):
+def test_the_baseline_is_one_override_away(leapcore_, caplog):
     code, _, err = leapcore_("validate", "quickstart", "--set", "curriculum.scheduler=fixed")
     assert code == 0
-    assert "note: scheduler 'fixed' takes no threshold" in err
+    assert "scheduler 'fixed' takes no threshold" in err or "takes no threshold" in caplog.text
 
 
 # What the user does, and the line that tells the cause; the remedy is the line after it.
@@ -106,6 +106,7 @@ MISTAKES = {
     "image size": (["run", "spec.yaml", "--set", "data.image_size=30"], "image size 30 x 30 cannot be cut into"),
     "start too deep": (["run", "spec.yaml", "--set", "curriculum.start=13"], "start is 13, but the teacher has layers 1 to 12"),
     "unknown recipe": (["recipes", "show", "quikstart"], "there is no recipe 'quikstart'"),
+    "recipe to nowhere": (["recipes", "copy", "quickstart", "no/such/x.yaml"], "cannot be written"),
     "recipe file exists": (["recipes", "copy", "quickstart", "spec.yaml"], "'spec.yaml' exists already"),
     "data folder missing": (["run", "spec.yaml", "--set", "data.source=folder", "--set", "data.train=gone"], "folder 'gone' does not exist"),
 }  # fmt: skip
@@ -134,6 +135,20 @@ def test_folders_without_images_or_with_an_empty_class(leapcore_, tmp_path):
         image.unlink()
     code, _, err = leapcore_("run", "spec.yaml", *options)
     assert (code, "holds no images" in err) == (2, True)
+
+
+def test_brackets_in_paths_are_no_markup(leapcore_):
+    code, out, _ = leapcore_("run", "spec.yaml", "--output", "odd[/x]name")
+    assert (code, "odd[/x]name" in out) == (0, True)
+
+
+def test_validate_misses_no_missing_file(leapcore_):
+    assert (
+        "'gone.pth' do not exist"
+        in leapcore_("validate", "spec.yaml", "--set", "teacher.weights=gone.pth")[2]
+    )
+    options = ["--set", "data.source=folder", "--set", "data.train=gone"]
+    assert "folder 'gone' does not exist" in leapcore_("validate", "spec.yaml", *options)[2]
 
 
 def test_broken_yaml(leapcore_):

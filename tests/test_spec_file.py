@@ -21,9 +21,9 @@ def spec_of(tmp_path, monkeypatch):
     """Loads a spec from text, from the working directory, so that messages show a short name."""
     monkeypatch.chdir(tmp_path)
 
-    def load(text, *overrides, notes=None):
+    def load(text, *overrides):
         (tmp_path / "spec.yaml").write_text(text)
-        return load_spec("spec.yaml", overrides, notes)
+        return load_spec("spec.yaml", overrides)
 
     return load
 
@@ -31,6 +31,7 @@ def spec_of(tmp_path, monkeypatch):
 def test_defaults_are_the_papers(spec_of):
     spec = spec_of(MINIMAL)
     assert spec.optimizer.name == "lars"
+    assert spec.optimizer.lr == pytest.approx(6 * (spec.train.batch_size / 1536) ** 0.5, rel=1e-3)
     assert spec.train.duration == Duration(100, "ep")
     assert spec.objective.cls_weight == 0.05
     assert spec.curriculum.options["threshold"] == 0.85
@@ -52,12 +53,11 @@ def test_overrides_are_typed_as_in_the_file(spec_of):
     assert (spec.train.seed, spec.data.augment.flip, spec.student.options) == (7, 0, {"depth": 3})
 
 
-def test_another_scheduler_from_the_command_line_drops_the_old_ones_options(spec_of):
-    notes = []
+def test_another_scheduler_from_the_command_line_drops_the_old_ones_options(spec_of, caplog):
     text = MINIMAL + "  threshold: 0.9\n  start: first\n"
-    spec = spec_of(text, "curriculum.scheduler=fixed", "curriculum.layer=3", notes=notes)
+    spec = spec_of(text, "curriculum.scheduler=fixed", "curriculum.layer=3")
     assert spec.curriculum.options == {"layer": 3}
-    assert notes == ["scheduler 'fixed' takes no threshold, start: dropped"]
+    assert caplog.messages == ["scheduler 'fixed' takes no threshold, start: dropped"]
 
 
 WRONG = {
@@ -74,6 +74,8 @@ WRONG = {
     "scheduler option": ("scheduler: cka", "scheduler: cka\n  treshold: 1", r"spec.yaml:9: curriculum.treshold: unknown key. .*'threshold'"),
     "scheduler value": ("scheduler: cka", "scheduler: cka\n  ema: 2", "spec.yaml:9: curriculum.ema: .*less than or equal to 1, got 2"),
     "name as path": ("name: small", "name: ../small", "spec.yaml:1: name: .*pattern"),
+    "not finite": ("name: small", "name: small\noptimizer: {lr: .inf}", "spec.yaml:2: optimizer.lr: .*finite"),
+    "crop order": ("image_size: 32", "image_size: 32\n  augment: {scale: [1, 0.5]}", "data.augment.scale: the smallest share comes first"),
     "section as value": ("teacher: {backbone: vit, weights: \"asset:digits-vit\"}", "teacher: vit", "spec.yaml:2: teacher: "),
 }  # fmt: skip
 
@@ -113,6 +115,20 @@ def test_unknown_names_come_with_a_suggestion(spec_of, old, new, message):
 def test_faults_of_overrides_name_the_override(spec_of):
     with pytest.raises(SpecError, match=r"--set: train.seed: should be a valid integer"):
         spec_of(MINIMAL, "train.seed=lucky")
+
+
+def test_a_fault_in_a_section_that_only_an_override_names(spec_of):
+    with pytest.raises(SpecError, match=r"--set: engine\.zero: unknown key|engine\.zero: unknown key"):
+        spec_of(MINIMAL, "engine.zero.stage=1")
+
+
+def test_a_file_that_is_no_text(spec_of, tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    (tmp_path / "bell.yaml").write_bytes(b"name: \x07")
+    with pytest.raises(SpecError, match=r"latin\.yaml: cannot be read"):
+        load_spec(tmp_path / "latin.yaml")
+    with pytest.raises(SpecError, match=r"bell\.yaml: this is not YAML"):
+        load_spec(tmp_path / "bell.yaml")
 
 
 @pytest.mark.parametrize(

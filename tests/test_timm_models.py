@@ -114,3 +114,19 @@ def test_pretrained_without_a_network_says_so(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(WeightsError, match=r"pretrained weights of vit_tiny_patch16_224 cannot be had"):
         create_timm_model(MODEL, "pretrained", {})
+
+
+def test_pretrained_weights_refuse_options_that_leave_random_blocks(monkeypatch):
+    timm = import_timm()
+    real = timm.create_model
+
+    def downloads_nothing(name, pretrained=False, **options):
+        return real(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", downloads_nothing)
+    for options in ({"depth": 3}, {"embed_dim": 96}, {"qkv_bias": False}):
+        with pytest.raises(
+            WeightsError, match="pretrained weights of vit_tiny_patch16_224 do not fit the options"
+        ):
+            create_timm_model(MODEL, "pretrained", options)
+    assert create_timm_model(MODEL, "pretrained", {"img_size": 64}) is not None

@@ -77,7 +77,6 @@ class FlopsLedger:
     Args:
         teacher_macs: MACs per image of the teacher up to each layer (:func:`count_all_prefix_macs`).
         student_macs: MACs per image of one student forward pass, projector included.
-        alignment_macs: MACs per image of measuring the alignment once.
 
     Attributes:
         macs: What was spent so far, by part: teacher, student, alignment, calibration.
@@ -86,30 +85,34 @@ class FlopsLedger:
 
     teacher_macs: list[int]
     student_macs: int
-    alignment_macs: int = 0
     macs: dict[str, int] = field(
         default_factory=lambda: {"teacher": 0, "student": 0, "alignment": 0, "calibration": 0}
     )
     baseline_macs: int = 0
 
-    def record_step(self, layer: int, images: int, *, measured: bool = False) -> None:
+    def record_step(self, layer: int, images: int, *, alignment_macs: int = 0) -> None:
         """Book one training step.
 
         Args:
             layer: Index of the target layer.
             images: Batch size.
-            measured: Whether the alignment was measured in this step.
+            alignment_macs: What measuring the alignment took, if it was measured.
         """
         student = STUDENT_STEP * self.student_macs * images
         self.macs["teacher"] += self.teacher_macs[layer] * images
         self.macs["student"] += student
-        self.macs["alignment"] += self.alignment_macs * images if measured else 0
+        self.macs["alignment"] += alignment_macs
         self.baseline_macs += self.teacher_macs[-1] * images + student
 
-    def record_calibration(self, images: int) -> None:
-        """Book the scan: one pass of the whole teacher, and per layer one of the student and one score."""
-        per_layer = self.student_macs + self.alignment_macs
-        self.macs["calibration"] += (self.teacher_macs[-1] + per_layer * len(self.teacher_macs)) * images
+    def record_calibration(self, images: int, *, alignment_macs: int) -> None:
+        """Book the scan: one pass of the whole teacher, and per layer one of the student and one score.
+
+        Args:
+            images: Batch size.
+            alignment_macs: What all the scores took together.
+        """
+        student = self.student_macs * len(self.teacher_macs)
+        self.macs["calibration"] += (self.teacher_macs[-1] + student) * images + alignment_macs
 
     @property
     def spent(self) -> int:

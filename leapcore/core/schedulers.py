@@ -6,6 +6,7 @@ target moved. It is plain Python: no tensors, no randomness, the same on every r
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from abc import ABC, abstractmethod
@@ -84,7 +85,7 @@ class DifficultyScheduler(ABC):
                 f"the curriculum's state is for a teacher of {state['num_layers']} layers, "
                 f"this one has {self.num_layers}"
             )
-        vars(self).update(state)
+        vars(self).update(copy.deepcopy(state))
 
     def _layer_index(self, layer: int, option: str) -> int:
         """The 0-based index of a layer that the user named 1-based."""

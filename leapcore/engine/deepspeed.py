@@ -4,47 +4,38 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch._C._distributed_c10d import HashStore
 
 from leapcore.compat import import_deepspeed, import_timm
-from leapcore.engine.lr import lr_multiplier
+from leapcore.core.lr import LrSchedule
 from leapcore.errors import SpecError, did_you_mean
 from leapcore.spec import OptimizerSpec, Spec
 
 _EMBEDDINGS = ("pos_embed", "cls_token", "reg_token", "dist_token")
 
 
-def wrap(module: nn.Module, spec: Spec, total_steps: int, steps_per_epoch: int) -> Any:
+def wrap(module: nn.Module, spec: Spec, schedule: LrSchedule) -> Any:
     """A DeepSpeed engine that trains the module as the spec says.
 
     Args:
         module: The distiller; the teacher is no part of it.
         spec: The run.
-        total_steps: Length of the learning-rate schedule.
-        steps_per_epoch: For durations in epochs.
+        schedule: The course of the learning rate.
 
     Raises:
-        SpecError: The optimizer is unknown.
+        SpecError: The optimizer is unknown or cannot be used.
     """
     deepspeed = import_deepspeed()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     _make_process_group()
     optimizer = _optimizer(module, spec.optimizer)
-    multiplier = partial(
-        lr_multiplier,
-        total=total_steps,
-        warmup=min(spec.optimizer.warmup.in_steps(steps_per_epoch), total_steps),
-        schedule=spec.optimizer.schedule,
-    )
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=optimizer,
-        lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, multiplier),
+        lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, schedule),
         config=engine_config(spec),
         dist_init_required=False,
     )
@@ -80,7 +71,8 @@ def _make_process_group() -> None:
     if not torch.distributed.is_initialized():
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 def _optimizer(module: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
@@ -94,7 +86,14 @@ def _optimizer(module: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
         )
     embeddings = {name for name, _ in module.named_parameters() if name.rpartition(".")[2] in _EMBEDDINGS}
     groups = param_groups_weight_decay(module, spec.weight_decay, embeddings)
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        groups, opt=spec.name, lr=spec.lr, weight_decay=0.0
-    )
+    try:
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            groups, opt=spec.name, lr=spec.lr, weight_decay=0.0
+        )
+    # Some of timm's optimizers need a package or a GPU, and each says so in its own way.
+    except Exception as error:
+        raise SpecError(
+            f"optimizer.name: '{spec.name}' cannot be used here: {type(error).__name__}: {error}",
+            "Use another one, such as lars, adamw or sgd.",
+        ) from error
     return optimizer

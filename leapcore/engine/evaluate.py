@@ -19,15 +19,14 @@ def accuracies(
 ) -> dict[str, float]:
     """Accuracies of a backbone on the run's validation images: knn; linear, linear_best.
 
-    Images of one class only, such as a folder without sub-folders, have nothing to tell apart: the
-    result is empty.
+    Images without labels, or of one class only, have nothing to tell apart: the result is empty.
     """
     found: dict[str, float] = {}
     if not (knn or linear):
         return found
     train, val = _features(parts, provider)
-    if len(train.labels.unique()) < 2:
-        logger.warning("all training images have the same label: accuracy is not evaluated")
+    if len(train.labels.unique()) < 2 or train.labels.min() < 0:
+        logger.warning("the training images have no labels that differ: accuracy is not evaluated")
         return found
     if knn:
         found["knn"] = knn_accuracy(train, val)

@@ -53,14 +53,23 @@ class RunFolder:
         """Make the folder, put the results of an earlier run aside, and write the resolved spec."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if self._aside.exists():  # a killed start left it; what is in its place holds nothing yet
+                _delete_results(self.path)
             _move_results(self.path, self._aside)
-            (self.path / "spec.yaml").write_text(spec.to_yaml())
-            (self.path / "metrics.jsonl").touch()
+            self._write_marks(spec)
         except OSError as error:
             raise OutputError(
                 f"output folder '{self.path}' cannot be written: {error}",
                 "Free some space, mend its permissions, or name another folder with --output.",
             ) from error
+
+    def _write_marks(self, spec: Spec) -> None:
+        try:
+            (self.path / "spec.yaml").write_text(spec.to_yaml())
+            (self.path / "metrics.jsonl").touch()
+        except OSError:
+            self.abandon()
+            raise
 
     def settle(self) -> None:
         """The run has taken its first step: it replaces the earlier one."""
@@ -72,7 +81,7 @@ class RunFolder:
         if self._aside.exists():
             _move_results(self._aside, self.path)
             self._aside.rmdir()
-        elif not any(self.path.iterdir()):
+        elif self.path.exists() and not any(self.path.iterdir()):
             self.path.rmdir()
 
     @property
@@ -98,7 +107,6 @@ def _move_results(source: Path, target: Path) -> None:
     found = [source / name for name in (*FILES, *FOLDERS) if (source / name).exists()]
     if found:
         target.mkdir(exist_ok=True)
-        _delete_results(target)
     for item in found:
         item.rename(target / item.name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from leapcore.core.duration import Duration
 from leapcore.core.features import LayerFeatures
 from leapcore.engine.evaluate import accuracies
 from leapcore.engine.setup import Parts
+from leapcore.errors import DivergedError
 from leapcore.events import TargetChange
 
 
@@ -23,23 +25,24 @@ class Loop:
 
     Args:
         parts: The run.
-        hooks: pluggy's relay to the listeners.
 
     Attributes:
+        hooks: pluggy's relay to the listeners; set before :meth:`fit`.
         step: Finished steps.
         changes: Every change of target so far, the first included.
         seconds: Wall time of training, evaluations left out.
     """
 
-    def __init__(self, parts: Parts, hooks: Any) -> None:
+    def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.hooks = hooks
+        self.hooks: Any = None
         self.step = 0
         self.changes: list[TargetChange] = []
         self.seconds = 0.0
         self._mixing = torch.Generator().manual_seed(parts.spec.train.seed)
         self._pending: list[dict[str, Tensor]] = []  # figures of the steps since the last report
         self._reported = (0, 0.0)  # step and seconds at the last report
+        self._layer, self._lr = 0, 0.0  # of the last step
 
     def fit(self) -> None:
         """Take all steps."""
@@ -57,31 +60,36 @@ class Loop:
         parts, scheduler = self.parts, self.parts.scheduler
         if self.step == 0:
             self._choose_start(pixels)
-        layer = scheduler.target
+        layer, self._lr = scheduler.target, parts.engine.get_lr()[0]
         comparison: Comparison = parts.engine(pixels, self._target(pixels, layer))
         parts.engine.backward(comparison.loss)
         parts.engine.step()
-        figures = {name: getattr(comparison, name).detach() for name in ("loss", "patch_loss", "cls_loss")}
-        score = None
-        if scheduler.wants_score:
-            figures["alignment"] = self._score(comparison)
-            score = figures["alignment"].item()
-        self._pending.append(figures)
-        parts.ledger.record_step(layer, len(pixels), measured=scheduler.wants_score)
+        self._layer, score = layer, self._note(comparison)
+        parts.ledger.record_step(layer, len(pixels), alignment_macs=self._score_macs(comparison))
         self.step += 1
         if scheduler.step(score):
             self._report_change(layer)
 
+    def _note(self, comparison: Comparison) -> float | None:
+        """Keep a step's figures for the next report; the alignment, if the scheduler wants it."""
+        figures = {name: getattr(comparison, name).detach() for name in ("loss", "patch_loss", "cls_loss")}
+        self._pending.append(figures)
+        if not self.parts.scheduler.wants_score:
+            return None
+        score = figures["alignment"] = self._score(comparison)
+        return float(score)
+
     def _after_step(self) -> None:
         parts, every = self.parts, self.parts.spec.evaluate.knn
-        per_epoch = parts.batches.steps_per_epoch
-        if self.step % parts.spec.train.log_every == 0 or self.step == parts.total_steps:
+        per_epoch, done = parts.batches.steps_per_epoch, self.step == parts.total_steps
+        if self.step % parts.spec.train.log_every == 0 or done:
             self._report_metrics()
         if self.step % per_epoch == 0:
             layer = parts.scheduler.target
             if parts.scheduler.end_epoch():
                 self._report_change(layer)
-        if isinstance(every, Duration) and self.step % every.in_steps(per_epoch) == 0:
+        # After the last step comes the final evaluation, which measures the same.
+        if isinstance(every, Duration) and self.step % every.in_steps(per_epoch) == 0 and not done:
             found = accuracies(parts, parts.student, knn=True)
             if found:
                 self.hooks.leapcore_metrics(step=self.step, metrics=found)
@@ -91,7 +99,6 @@ class Loop:
         parts, scores = self.parts, None
         if parts.scheduler.wants_calibration:
             scores = self._calibrate(pixels)
-            parts.ledger.record_calibration(len(pixels))
         parts.scheduler.start(scores)
         self.changes.append(TargetChange(0, 0, parts.scheduler.target + 1, "start"))
         self.hooks.leapcore_target_changed(event=self.changes[-1])
@@ -99,11 +106,13 @@ class Loop:
     @torch.no_grad()
     def _calibrate(self, pixels: Tensor) -> list[float]:
         """The student's alignment with every teacher layer, in one pass of the teacher."""
-        teacher, scores = self.parts.teacher, []
+        teacher, scores, macs = self.parts.teacher, [], 0
         with self._autocast():
             for layer, features in enumerate(teacher.iter_layers(teacher.prepare(pixels))):
                 comparison = self.parts.engine(pixels, teacher.finalize(features, layer))
                 scores.append(self._score(comparison).item())
+                macs += self._score_macs(comparison)
+        self.parts.ledger.record_calibration(len(pixels), alignment_macs=macs)
         return scores
 
     @torch.no_grad()
@@ -123,6 +132,10 @@ class Loop:
         assert name is not None, "only schedulers that name an alignment are given scores"
         return ALIGNMENTS[name].score(comparison.projected, comparison.target)
 
+    def _score_macs(self, comparison: Comparison) -> int:
+        name = self.parts.scheduler.alignment
+        return ALIGNMENTS[name].macs(*comparison.target.shape) if name else 0
+
     def _mixed(self, pixels: Tensor) -> Tensor:
         """Mixup with one weight for the whole batch (LEAP, step 1)."""
         if not self.parts.spec.objective.mixup:
@@ -138,21 +151,30 @@ class Loop:
         self.hooks.leapcore_target_changed(event=change)
 
     def _report_metrics(self) -> None:
-        """Means over the steps since the last report."""
+        """Means over the steps since the last report; layer and rate of the last step."""
         parts, (step, seconds) = self.parts, self._reported
         images = (self.step - step) * parts.spec.train.batch_size
         means = {
             name: torch.stack([figures[name] for figures in self._pending]).mean().item()
             for name in self._pending[0]
         }
+        self._stop_if_diverged(means["loss"])
         metrics = {
             "epoch": self.step / parts.batches.steps_per_epoch,
-            "target_layer": parts.scheduler.target + 1,
+            "target_layer": self._layer + 1,
             **means,
-            "lr": parts.engine.get_lr()[0],
+            "lr": self._lr,
             "flops_saved": parts.ledger.saved,
             "images_per_second": images / (self.seconds - seconds),
             "seconds": self.seconds,
         }
         self._pending, self._reported = [], (self.step, self.seconds)
         self.hooks.leapcore_metrics(step=self.step, metrics=metrics)
+
+    def _stop_if_diverged(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss is {loss} before step {self.step} "
+                f"(target layer {self._layer + 1}, learning rate {self._lr:.3g})",
+                "Lower optimizer.lr, lengthen optimizer.warmup, or check images and weights.",
+            )

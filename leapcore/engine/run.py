@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from leapcore.spec import Spec
 
 
 def run(
-    spec: Spec, *, output: Path | None = None, overwrite: bool = False, listeners: Sequence[Any] = ()
+    spec: Spec, *, output: str | Path | None = None, overwrite: bool = False, listeners: Sequence[Any] = ()
 ) -> RunReport:
     """Distill as the spec says.
 
@@ -33,42 +33,66 @@ def run(
 
     Raises:
         LeapcoreError: Something that the spec names is missing or does not fit; nothing was left behind.
-        Interrupted: Ctrl-C; the student so far and a summary are in the folder.
+        DivergedError: The loss is not finite any more.
+        Interrupted: Ctrl-C.
+
+    After the first step the student so far and a summary are in the folder, whatever ended the run.
     """
     started = time.perf_counter()
-    folder = RunFolder(output or Path("runs") / spec.name, overwrite=overwrite)
-    parts = build(spec)
+    folder = RunFolder(Path(output or Path("runs") / spec.name), overwrite=overwrite)
+    loop = Loop(build(spec))
     folder.open(spec)
-    with _told([JsonLines(folder.path), TensorBoard(folder.path), *listeners]) as hooks:
-        loop = Loop(parts, hooks)
-        status = _train(loop, folder, hooks)
-        report = _finish(loop, folder, status, started)
-        hooks.leapcore_run_finished(report=report)
-    if status == "interrupted":
-        raise Interrupted(
-            f"stopped after {loop.step} of {parts.total_steps} steps; what was done is in {folder.path}",
-            f"Go on from these weights with --output DIR --set student.weights={folder.student}, "
-            "or start again with --overwrite.",
-        )
-    return report
-
-
-def _train(loop: Loop, folder: RunFolder, hooks: Any) -> str:
-    """Train to the end or to Ctrl-C; a failure before the first step leaves no trace."""
     try:
-        hooks.leapcore_run_started(start=_start(loop.parts, folder))
-        loop.fit()
-    except BaseException as error:
-        if loop.step == 0:
-            folder.abandon()
-            raise
-        if not isinstance(error, KeyboardInterrupt):
-            raise
-        return "interrupted"
+        with _told(loop, [JsonLines(folder.path), TensorBoard(folder.path), *listeners]):
+            return _train_and_report(loop, folder, started)
+    except KeyboardInterrupt:
+        raise _interrupted(loop, folder) from None
     finally:
         if loop.step:
             folder.settle()
-    return "finished"
+        else:
+            folder.abandon()
+
+
+def _train_and_report(loop: Loop, folder: RunFolder, started: float) -> RunReport:
+    """Whatever ends the training after its first step, the student so far and a summary are written."""
+    loop.hooks.leapcore_run_started(start=_start(loop.parts, folder))
+    status = "failed"
+    try:
+        loop.fit()
+        status = "trained"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        if loop.step:
+            export_student(loop.parts.student, folder.student)
+            report = _report(loop, folder, status, started)
+            folder.write_summary(report)
+            if status != "trained":
+                loop.hooks.leapcore_run_finished(report=report)
+    report.accuracy = final_accuracies(loop.parts)
+    if report.accuracy:
+        loop.hooks.leapcore_metrics(step=loop.step, metrics=report.accuracy)
+    report.status, report.time["seconds"] = "finished", time.perf_counter() - started
+    folder.write_summary(report)
+    loop.hooks.leapcore_run_finished(report=report)
+    return report
+
+
+def _interrupted(loop: Loop, folder: RunFolder) -> Interrupted:
+    if loop.step == 0:
+        return Interrupted("stopped before the first step; nothing was left behind")
+    if loop.step == loop.parts.total_steps:
+        return Interrupted(
+            f"stopped during the final evaluation; the student is trained and lies in {folder.student}",
+            "Only its accuracy is missing.",
+        )
+    return Interrupted(
+        f"stopped after {loop.step} of {loop.parts.total_steps} steps; what was done is in {folder.path}",
+        f"Go on from these weights with --output DIR --set student.weights={folder.student}, "
+        "or start again with --overwrite.",
+    )
 
 
 def _start(parts: Parts, folder: RunFolder) -> RunStart:
@@ -84,18 +108,14 @@ def _start(parts: Parts, folder: RunFolder) -> RunStart:
     )
 
 
-def _finish(loop: Loop, folder: RunFolder, status: str, started: float) -> RunReport:
-    """Export the student first: an evaluation that fails must not lose it."""
-    parts = loop.parts
-    export_student(parts.student, folder.student)
-    accuracy = final_accuracies(parts) if status == "finished" else {}
-    ledger = parts.ledger
-    report = RunReport(
+def _report(loop: Loop, folder: RunFolder, status: str, started: float) -> RunReport:
+    parts, ledger = loop.parts, loop.parts.ledger
+    return RunReport(
         name=parts.spec.name,
         folder=folder.path,
         status=status,
         steps=loop.step,
-        accuracy=accuracy,
+        accuracy={},
         flops={
             "spent": ledger.spent,
             "baseline": ledger.baseline,
@@ -105,7 +125,7 @@ def _finish(loop: Loop, folder: RunFolder, status: str, started: float) -> RunRe
         time={
             "seconds": time.perf_counter() - started,
             "training_seconds": loop.seconds,
-            "images_per_second": loop.step * parts.spec.train.batch_size / loop.seconds,
+            "images_per_second": loop.step * parts.spec.train.batch_size / max(loop.seconds, 1e-9),
         },
         student={
             "folder": str(folder.student),
@@ -115,19 +135,16 @@ def _finish(loop: Loop, folder: RunFolder, status: str, started: float) -> RunRe
         teacher={"parameters": parts.teacher_facts.parameters, "layers": parts.teacher_facts.layers},
         curriculum=loop.changes,
     )
-    folder.write_summary(report)
-    return report
 
 
 @contextmanager
-def _told(listeners: Sequence[Any]) -> Iterator[Any]:
-    """Register listeners for the length of a run, in the order they are to be told."""
+def _told(loop: Loop, listeners: Sequence[Any]) -> Iterator[None]:
+    """Let the loop tell the listeners, in their order, and every plugin that listens."""
     manager = installed_plugins().manager
-    for listener in reversed(listeners):
-        manager.register(listener)
-    try:
-        yield manager.hook
-    finally:
-        for listener in listeners:
-            manager.unregister(listener)
-            getattr(listener, "close", lambda: None)()
+    with ExitStack() as stack:
+        for listener in reversed(listeners):
+            stack.callback(getattr(listener, "close", lambda: None))
+            manager.register(listener)
+            stack.callback(manager.unregister, listener)
+        loop.hooks = manager.hook
+        yield

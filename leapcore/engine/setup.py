@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.distiller import Distiller
 from leapcore.core.features import LayerFeatureProvider
 from leapcore.core.flops import FlopsLedger, count_all_prefix_macs, count_macs
+from leapcore.core.lr import LrSchedule, WarmupConstant, WarmupCosine
 from leapcore.core.projection import Projector
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.engine.data import TrainingBatches
@@ -73,7 +73,7 @@ def build(spec: Spec) -> Parts:
     """
     _seed_everything(spec.train.seed)
     splits = installed_plugins().get("datasets", spec.data.source.partition("/")[0])(
-        spec.data, spec.data.source.partition("/")[2]
+        spec.data, spec.data.source.partition("/")[2], spec.train.seed
     )
     batches = TrainingBatches(splits.train, spec.data, spec.train.batch_size, spec.train.seed)
     teacher = _backbone(spec.teacher, spec).eval().requires_grad_(False)
@@ -88,13 +88,21 @@ def build(spec: Spec) -> Parts:
         device=device(),
         splits=splits,
         batches=batches,
-        ledger=_ledger(teacher, distiller, _alignment_macs(teacher, scheduler, spec.train.batch_size)),
+        ledger=_ledger(teacher, distiller),
         teacher=teacher.to(device()),
         student=student,
-        engine=wrap(distiller, spec, total_steps, batches.steps_per_epoch),
+        engine=wrap(distiller, spec, _lr_schedule(spec, total_steps, batches.steps_per_epoch)),
         scheduler=scheduler,
         total_steps=total_steps,
     )
+
+
+def _lr_schedule(spec: Spec, total: int, steps_per_epoch: int) -> LrSchedule:
+    """The schedule of the spec; its warm-up is LEAP's if left out: 10 epochs, at most a tenth."""
+    wanted = spec.optimizer.warmup
+    warmup = wanted.in_steps(steps_per_epoch) if wanted else min(10 * steps_per_epoch, total // 10)
+    warmup = min(warmup, total)
+    return WarmupConstant(warmup) if spec.optimizer.schedule == "constant" else WarmupCosine(total, warmup)
 
 
 def _seed_everything(seed: int) -> None:
@@ -122,22 +130,13 @@ def _scheduler(curriculum: CurriculumSpec, num_layers: int) -> DifficultySchedul
     return scheduler
 
 
-def _ledger(teacher: LayerFeatureProvider, distiller: Distiller, alignment_macs: int) -> FlopsLedger:
+def _ledger(teacher: LayerFeatureProvider, distiller: Distiller) -> FlopsLedger:
     """Count teacher and student, each for one image."""
     prefixes = count_all_prefix_macs(teacher, (3, *teacher.image_input.size))
     channels = teacher.layers[-1].channels
     size = distiller.student.image_input.size
     student = count_macs(_StudentSide(distiller, channels), torch.empty(1, 3, *size))
-    return FlopsLedger(prefixes, student, alignment_macs)
-
-
-def _alignment_macs(teacher: LayerFeatureProvider, scheduler: DifficultyScheduler, batch_size: int) -> int:
-    """The cost per image of one score over a batch's tokens."""
-    if scheduler.alignment is None:
-        return 0
-    (height, width), last = teacher.image_input.size, teacher.layers[-1]
-    tokens = batch_size * (height // last.stride) * (width // last.stride)
-    return ALIGNMENTS[scheduler.alignment].macs(tokens, last.channels) // batch_size
+    return FlopsLedger(prefixes, student)
 
 
 class _StudentSide(nn.Module):

@@ -1,4 +1,4 @@
-"""Where images come from: factories ``(data, name) -> ImageSplits`` that a spec names in ``data.source``."""
+"""Where images come from: factories ``(data, name, seed) -> ImageSplits``, named in ``data.source``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from leapcore.compat import import_timm
 from leapcore.errors import DataError
+from leapcore.files import class_folders, image_folder
 from leapcore.spec import DataSpec
 
 Images = Dataset[Any]
@@ -42,7 +43,7 @@ class _InMemory(Dataset[Any]):
         return Image.fromarray(self.pixels[index]).convert("RGB"), int(self.labels[index])
 
 
-def digits(data: DataSpec, name: str) -> ImageSplits:
+def digits(data: DataSpec, name: str, seed: int) -> ImageSplits:
     """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: 1,437 to train, 360 to validate.
 
     The split is stratified by class and always the same.
@@ -56,30 +57,26 @@ def digits(data: DataSpec, name: str) -> ImageSplits:
     return ImageSplits(_InMemory(parts[0], parts[2]), _InMemory(parts[1], parts[3]))
 
 
-def folder(data: DataSpec, name: str) -> ImageSplits:
-    """Two folders with one sub-folder of images per class.
+def folder(data: DataSpec, name: str, seed: int) -> ImageSplits:
+    """Two folders with one sub-folder of images per class, or with images alone, which have no labels.
 
     Raises:
         DataError: A folder is missing, holds no images, or one of its classes is empty or unknown.
     """
     train = _folder_dataset("data.train", data.train, class_map=None)
     classes = train.reader.class_to_idx
-    unknown = {path.name for path in Path(data.val).glob("*/")} - set(classes)
+    found = {path.name for path in class_folders(image_folder("data.val", data.val))}
+    unknown = sorted(found - set(classes))
     if unknown:
         raise DataError(
-            f"data.val '{data.val}' has classes that data.train has not: {', '.join(sorted(unknown)[:5])}",
+            f"data.val '{data.val}' has classes that data.train has not: {', '.join(unknown[:5])}",
             "Both folders need the same class folders, or the labels would not match.",
         )
     return ImageSplits(train, _folder_dataset("data.val", data.val, class_map=classes))
 
 
 def _folder_dataset(key: str, path: str, class_map: dict[str, int] | None) -> Any:
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise DataError(
-            f"{key}: folder '{path}' does not exist (looked for {root.absolute()})",
-            f"Set {key} to a folder that holds one sub-folder of images per class.",
-        )
+    root = image_folder(key, path)
     try:
         dataset = import_timm().data.create_dataset(
             "", root=str(root), search_split=False, class_map=class_map
@@ -89,21 +86,27 @@ def _folder_dataset(key: str, path: str, class_map: dict[str, int] | None) -> An
             f"{key}: folder '{path}' holds no images",
             f"Set {key} to a folder that holds one sub-folder of images per class (.jpg, .png, …).",
         ) from error
-    _refuse_empty_classes(key, root, dataset)
+    _check_layout(key, root, [Path(file).relative_to(root).parts for file, _ in dataset.reader.samples])
     return dataset
 
 
-def _refuse_empty_classes(key: str, root: Path, dataset: Any) -> None:
-    filled = {Path(file).relative_to(root).parts[0] for file, _ in dataset.reader.samples}
-    empty = sorted(child.name for child in root.iterdir() if child.is_dir() and child.name not in filled)
+def _check_layout(key: str, root: Path, images: list[tuple[str, ...]]) -> None:
+    """Refuse what timm would label by surprise: classes without images, and images deeper than a class."""
+    deep = next((parts for parts in images if len(parts) > 2), None)
+    if deep:
+        raise DataError(
+            f"{key}: image '{'/'.join(deep)}' lies deeper in '{root}' than one class folder",
+            f"Arrange the images as {root}/CLASS/IMAGE.",
+        )
+    empty = {path.name for path in class_folders(root)} - {parts[0] for parts in images}
     if empty:
         raise DataError(
-            f"{key}: no images in class folder {', '.join(repr(name) for name in empty[:5])} of '{root}'",
+            f"{key}: no images in class folder {', '.join(map(repr, sorted(empty)[:5]))} of '{root}'",
             "Add images to it, or remove the folder if that class is not wanted.",
         )
 
 
-def from_timm(data: DataSpec, name: str) -> ImageSplits:
+def from_timm(data: DataSpec, name: str, seed: int) -> ImageSplits:
     """Anything else that timm reads: ``hfds/…``, ``hfids/…``, ``wds/…``, ``torch/…``.
 
     ``data.train`` and ``data.val`` are split names, ``data.root`` is where the files are.
@@ -111,21 +114,22 @@ def from_timm(data: DataSpec, name: str) -> ImageSplits:
     Raises:
         DataError: timm cannot open it; the message passes on why.
     """
-    return ImageSplits(_timm_split(data, data.train, True), _timm_split(data, data.val, False))
-
-
-def _timm_split(data: DataSpec, split: str, is_training: bool) -> Images:
     if data.root is not None and not Path(data.root).is_dir():
         raise DataError(f"data.root '{data.root}' does not exist", "Set it to the folder with the files.")
+    return ImageSplits(_timm_split(data, data.train, seed, True), _timm_split(data, data.val, seed, False))
+
+
+def _timm_split(data: DataSpec, split: str, seed: int, is_training: bool) -> Images:
+    keys = {"input_key": data.image_key, "target_key": data.label_key}
     try:
         dataset: Images = import_timm().data.create_dataset(
-            data.source, root=data.root, split=split, is_training=is_training
+            data.source, root=data.root, split=split, is_training=is_training, seed=seed, **keys
         )
     # Each reader fails in its own way: a missing package, a missing file, no network.
     except Exception as error:
         raise DataError(
             f"data.source '{data.source}' cannot be opened for split '{split}': "
             f"{type(error).__name__}: {error}",
-            "Check source, root and split; a reader may need its package (datasets, webdataset).",
+            "Check source, root, split and keys; hfds, hfids and wds need: pip install 'leapcore[data]'.",
         ) from error
     return dataset

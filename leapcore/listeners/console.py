@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -42,7 +43,8 @@ class ConsoleListener:
         self._console.print(
             f"{spec.data.source}: {start.train_images:,} training images, {start.val_images:,} to validate, "
             f"{start.total_steps:,} steps of {spec.train.batch_size}, "
-            f"curriculum '{spec.curriculum.scheduler}', results in {start.folder}\n"
+            f"curriculum '{spec.curriculum.scheduler}', results in {start.folder}\n",
+            markup=False,
         )
         self._task = self._progress.add_task("starting", total=start.total_steps, figures="")
         self._progress.start()
@@ -55,7 +57,7 @@ class ConsoleListener:
             text = f"step {event.step}: layer {event.previous} -> {event.target} ({event.reason})"
         else:
             text = f"starts at layer {event.target} of {self._layers}"
-        self._console.print(text, style="cyan", highlight=False)
+        self._console.print(text, style="cyan", markup=False, highlight=False)
 
     @hookimpl
     def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
@@ -77,7 +79,9 @@ class ConsoleListener:
         """Show what came of it."""
         self._progress.stop()
         self._console.print(_summary_table(report))
-        self._console.print(f"load it: [bold]{report.student['load']}[/]", highlight=False, soft_wrap=True)
+        self._console.print(
+            f"load it: {report.student['load']}", markup=False, highlight=False, soft_wrap=True
+        )
 
     def close(self) -> None:
         """Leave the terminal as it was, however the run ended."""
@@ -102,7 +106,7 @@ def _models_table(start: RunStart) -> Table:
 
 
 def _facts(facts: ModelFacts) -> tuple[str, str, str, str]:
-    return facts.name, str(facts.layers), f"{facts.parameters:,}", f"{facts.macs / 1e6:,.1f} M"
+    return escape(facts.name), str(facts.layers), f"{facts.parameters:,}", f"{facts.macs / 1e6:,.1f} M"
 
 
 def _summary_table(report: RunReport) -> Table:
@@ -120,5 +124,7 @@ def _summary_table(report: RunReport) -> Table:
     )
     table.add_row("time", f"{seconds['seconds']:.1f} s, {seconds['training_seconds']:.1f} s of it training")
     table.add_row("target layers", " -> ".join(str(change.target) for change in report.curriculum))
-    table.add_row("student", f"{report.student['folder']}  ({report.student['parameters']:,} parameters)")
+    table.add_row(
+        "student", f"{escape(report.student['folder'])}  ({report.student['parameters']:,} parameters)"
+    )
     return table

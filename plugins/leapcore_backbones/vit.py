@@ -28,9 +28,10 @@ class VitProvider(LayerFeatureProvider):
     """
 
     def __init__(self, model: Any) -> None:
-        stride = model.patch_embed.patch_size[0]
+        size = model.patch_embed.img_size
+        stride = size[0] // model.patch_embed.grid_size[0]
         layers = [LayerInfo(f"blocks.{i}", model.embed_dim, stride) for i in range(len(model.blocks))]
-        super().__init__(layers, timm_image_input(model, model.patch_embed.img_size))
+        super().__init__(layers, timm_image_input(model, size))
         self.model = model
 
     @classmethod
@@ -39,10 +40,12 @@ class VitProvider(LayerFeatureProvider):
     ) -> VitProvider:
         """Build the model for square images of ``image_size`` pixels."""
         network = create_timm_model(model, weights, options, image_size=image_size)
-        if not all(hasattr(network, part) for part in ("blocks", "patch_embed", "norm_pre", "_pos_embed")):
+        from timm.models.vision_transformer import VisionTransformer
+
+        if not isinstance(network, VisionTransformer):
             raise LeapcoreError(
                 f"{model or weights} is a {type(network).__name__}, not a plain vision transformer",
-                "Name a backbone that fits it, or a vit_*, deit_* or similar model.",
+                "Name a timm VisionTransformer (vit_*, deit_*, …), or the backbone family that fits it.",
             )
         return cls(network)
 

@@ -102,27 +102,27 @@ def test_an_operator_whose_cost_is_unknown_is_refused_by_name():
 
 
 def test_ledger_adds_up_against_the_fixed_last_layer():
-    ledger = FlopsLedger([10, 20, 40], student_macs=5, alignment_macs=1)
+    ledger = FlopsLedger([10, 20, 40], student_macs=5)
     assert ledger.saved == 0
-    ledger.record_calibration(4)  # the teacher once, student and score for each layer
-    ledger.record_step(0, 4, measured=True)
+    ledger.record_calibration(4, alignment_macs=7)  # the teacher once, the student for each layer
+    ledger.record_step(0, 4, alignment_macs=3)
     ledger.record_step(2, 4)
     assert ledger.flops_by_part() == {
         "teacher": 2 * (10 + 40) * 4,
         "student": 2 * 2 * 3 * 5 * 4,
-        "alignment": 2 * 1 * 4,
-        "calibration": 2 * (40 + 3 * (5 + 1)) * 4,
+        "alignment": 2 * 3,
+        "calibration": 2 * ((40 + 3 * 5) * 4 + 7),
     }
     assert ledger.spent == sum(ledger.flops_by_part().values())
     assert ledger.baseline == 2 * 2 * (40 + 15) * 4
     assert ledger.saved == pytest.approx(1 - ledger.spent / ledger.baseline)
-    again = FlopsLedger([10, 20, 40], student_macs=5, alignment_macs=1)
+    again = FlopsLedger([10, 20, 40], student_macs=5)
     again.load_state_dict(ledger.state_dict())
     assert again == ledger
 
 
 def test_fixed_last_layer_saves_exactly_nothing():
-    ledger = FlopsLedger([10, 20], student_macs=5, alignment_macs=1)
+    ledger = FlopsLedger([10, 20], student_macs=5)
     ledger.record_step(1, 64)
     assert ledger.saved == 0
 

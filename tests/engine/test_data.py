@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from PIL import Image
@@ -33,11 +35,11 @@ def _all(batches):
 
 
 def test_digits_are_split_the_same_way_every_time():
-    splits = digits(_data(), "")
+    splits = digits(_data(), "", 0)
     assert (len(splits.train), len(splits.val)) == (1437, 360)
     image, label = splits.val[0]
-    assert (image.mode, image.size, label) == ("RGB", (8, 8), digits(_data(), "").val[0][1])
-    assert image.tobytes() == digits(_data(), "").val[0][0].tobytes()
+    assert (image.mode, image.size, label) == ("RGB", (8, 8), digits(_data(), "", 0).val[0][1])
+    assert image.tobytes() == digits(_data(), "", 0).val[0][0].tobytes()
 
 
 def test_views_are_bytes_of_the_right_size():
@@ -50,7 +52,7 @@ def test_views_are_bytes_of_the_right_size():
 
 
 def test_a_view_depends_on_seed_epoch_and_image_not_on_workers_or_other_draws():
-    train = digits(_data(), "").train
+    train = digits(_data(), "", 0).train
     first = _all(TrainingBatches(train, _data(), 479, seed=3).epoch(1))
     torch.rand(17)
     state = torch.get_rng_state()
@@ -63,7 +65,7 @@ def test_a_view_depends_on_seed_epoch_and_image_not_on_workers_or_other_draws():
 
 
 def test_epochs_and_seeds_differ_and_every_image_comes_once():
-    train = digits(_data(), "").train
+    train = digits(_data(), "", 0).train
     batches = TrainingBatches(train, _data(), 479, seed=3)
     assert batches.steps_per_epoch == 3
     labels = torch.cat([labels for _, labels in batches.epoch(0)])
@@ -75,13 +77,13 @@ def test_epochs_and_seeds_differ_and_every_image_comes_once():
 
 
 def test_evaluation_keeps_the_order_and_the_last_incomplete_batch():
-    val = digits(_data(), "").val
+    val = digits(_data(), "", 0).val
     sizes = [len(labels) for _, labels in evaluation_batches(val, _data(), 100)]
     assert sizes == [100, 100, 100, 60]
 
 
 def test_folders_of_images(image_folder):
-    splits = folder(_folder_data(image_folder), "")
+    splits = folder(_folder_data(image_folder), "", 0)
     assert (len(splits.train), len(splits.val)) == (6, 6)
     assert sorted({label for _, label in splits.val}) == [0, 1]
 
@@ -90,48 +92,78 @@ def test_a_class_missing_from_the_validation_folder_does_not_shift_labels(image_
     for file in (image_folder / "val" / "a").iterdir():
         file.unlink()
     (image_folder / "val" / "a").rmdir()
-    splits = folder(_folder_data(image_folder), "")
+    splits = folder(_folder_data(image_folder), "", 0)
     assert {label for _, label in splits.val} == {1}
 
 
 def test_a_missing_folder_is_named(image_folder):
     data = _folder_data(image_folder / "nowhere")
     with pytest.raises(DataError, match=r"data.train: folder '.*nowhere/train' does not exist"):
-        folder(data, "")
+        folder(data, "", 0)
 
 
 def test_a_folder_without_images_is_named(image_folder):
     for file in (image_folder / "train").rglob("*.png"):
         file.rename(file.with_suffix(".txt"))
     with pytest.raises(DataError, match=r"data.train: folder .* holds no images"):
-        folder(_folder_data(image_folder), "")
+        folder(_folder_data(image_folder), "", 0)
+
+
+def test_stray_files_and_hidden_folders_are_no_classes(image_folder):
+    (image_folder / "val" / "README.txt").write_text("hello")
+    (image_folder / "train" / ".ipynb_checkpoints").mkdir()
+    assert len(folder(_folder_data(image_folder), "", 0).train) == 6
+
+
+def test_images_below_a_class_folder_are_refused(image_folder):
+    (image_folder / "train" / "a").rename(image_folder / "moved")
+    (image_folder / "train" / "a").mkdir()
+    (image_folder / "moved").rename(image_folder / "train" / "a" / "images")
+    with pytest.raises(
+        DataError, match=r"image 'a/images/0.png' lies deeper .*\nArrange the images as .*CLASS/IMAGE"
+    ):
+        folder(_folder_data(image_folder), "", 0)
 
 
 def test_an_empty_class_folder_is_named(image_folder):
     (image_folder / "train" / "c").mkdir()
     with pytest.raises(DataError, match=r"data.train: no images in class folder 'c'"):
-        folder(_folder_data(image_folder), "")
+        folder(_folder_data(image_folder), "", 0)
 
 
 def test_a_class_unknown_to_training_is_named(image_folder):
     (image_folder / "val" / "c").mkdir()
     Image.new("RGB", (8, 8)).save(image_folder / "val" / "c" / "0.png")
     with pytest.raises(DataError, match=r"classes that data.train has not: c"):
-        folder(_folder_data(image_folder), "")
+        folder(_folder_data(image_folder), "", 0)
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    train = digits(_data(), "").train
+    train = digits(_data(), "", 0).train
     with pytest.raises(
         DataError, match=r"batch_size is 2000, but there are only 1437 training images.*nothing was run"
     ):
         TrainingBatches(train, _data(), 2000, seed=0)
 
 
+@pytest.mark.parametrize(("workers", "shards"), [(0, 1), (2, 2), (2, 1)])
+def test_a_stream_gives_whole_batches_whatever_the_workers(tmp_path, workers, shards):
+    _write_shards(tmp_path, shards)
+    data = _data(source="wds/toy", root=str(tmp_path), train="train", val="validation", workers=workers)
+    batches = TrainingBatches(from_timm(data, "toy", 0).train, data, 3, seed=0)
+    assert batches.steps_per_epoch == 2
+    first, second = _all(batches.epoch(0)), _all(batches.epoch(1))
+    assert [pixels.shape for pixels in first] == [(3, 3, 16, 16)] * 2
+    torch.rand(5)
+    again = _all(TrainingBatches(from_timm(data, "toy", 0).train, data, 3, seed=0).epoch(0))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], second[0])
+
+
 def test_webdataset_shards_are_read_through_timm(tmp_path):
     _write_shards(tmp_path)
     data = _data(source="wds/toy", root=str(tmp_path), train="train", val="validation")
-    splits = from_timm(data, "toy")
+    splits = from_timm(data, "toy", 0)
     batches = TrainingBatches(splits.train, data, 4, seed=0)
     assert batches.steps_per_epoch == 2
     pixels, labels = next(iter(batches.epoch(0)))
@@ -140,14 +172,15 @@ def test_webdataset_shards_are_read_through_timm(tmp_path):
     assert sum(len(labels) for _, labels in evaluation_batches(splits.val, data, 4)) == 8
 
 
-def _write_shards(root):
+def _write_shards(root, shards=1):
     import io
     import json
     import tarfile
 
-    for split in ("train", "validation"):
-        with tarfile.open(root / f"toy-{split}-0000.tar", "w") as tar:
-            for index in range(8):
+    names = [f"{part:04d}.tar" for part in range(shards)]
+    for split, (part, name) in itertools.product(("train", "validation"), enumerate(names)):
+        with tarfile.open(root / f"toy-{split}-{name}", "w") as tar:
+            for index in range(part, 8, shards):
                 content = io.BytesIO()
                 Image.new("RGB", (20, 20), (30 * index, 0, 0)).save(content, "JPEG")
                 for suffix, payload in (("jpg", content.getvalue()), ("cls", str(index % 2).encode())):
@@ -155,7 +188,12 @@ def _write_shards(root):
                     member.size = len(payload)
                     tar.addfile(member, io.BytesIO(payload))
     splits = {
-        split: {"name": split, "num_samples": 8, "filenames": [f"toy-{split}-0000.tar"], "shard_lengths": [8]}
+        split: {
+            "name": split,
+            "num_samples": 8,
+            "filenames": [f"toy-{split}-{name}" for name in names],
+            "shard_lengths": [8 // shards] * shards,
+        }
         for split in ("train", "validation")
     }
     (root / "_info.json").write_text(json.dumps({"splits": splits}))
@@ -164,4 +202,4 @@ def _write_shards(root):
 @pytest.mark.parametrize("source", ["torch/nonesuch", "hfds/nonesuch/nonesuch"])
 def test_a_source_that_timm_cannot_open_passes_on_why(source, tmp_path):
     with pytest.raises(DataError, match=f"data.source '{source}' cannot be opened for split 'train'"):
-        from_timm(_data(source=source, root=str(tmp_path)), "")
+        from_timm(_data(source=source, root=str(tmp_path)), "", 0)

@@ -13,7 +13,7 @@ from leapcore.core.flops import count_all_prefix_macs
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.loop import Loop
 from leapcore.engine.setup import build
-from leapcore.errors import Interrupted, OutputError, SpecError
+from leapcore.errors import DivergedError, Interrupted, OutputError, SpecError
 from leapcore.events import TargetChange
 from leapcore.export import export_student
 from leapcore.plugins import installed_plugins
@@ -30,9 +30,9 @@ NO_EVALUATION = ["evaluate.knn=never", "evaluate.linear=never"]
 
 
 class Recorder:
-    def __init__(self, stop_at=None):
+    def __init__(self, stop_at=None, error=None):
         self.metrics, self.changes, self.starts, self.reports = [], [], [], []
-        self.stop_at = stop_at
+        self.stop_at, self.error = stop_at, error or KeyboardInterrupt()
 
     @hookimpl
     def leapcore_run_started(self, start):
@@ -42,7 +42,7 @@ class Recorder:
     def leapcore_metrics(self, step, metrics):
         self.metrics.append((step, metrics))
         if self.stop_at is not None and step >= self.stop_at:
-            raise KeyboardInterrupt
+            raise self.error
 
     @hookimpl
     def leapcore_target_changed(self, event):
@@ -113,8 +113,9 @@ def test_metrics_are_written_and_told_alike(finished):
     steps = [line for line in told if "loss" in line]
     assert [line["step"] for line in steps] == [5, 10, 15, 20, 25, 30, 35, 40, 44]
     assert all(math.isfinite(line["loss"]) and 0 <= line["alignment"] <= 1 for line in steps)
-    assert steps[0]["lr"] == pytest.approx(3e-3)
+    assert steps[0]["lr"] == pytest.approx(3e-3), "the fifth step of five in the warm-up"
     assert [line["step"] for line in told if "knn" in line] == [22, 44]
+    assert [line["target_layer"] for line in steps] == [1, 1, 2, 2, 3, 3, 4, 4, 5], "layers that were used"
     assert recorder.changes[0] == TargetChange(0, 0, 1, "start")
     assert recorder.reports == [report]
 
@@ -127,8 +128,9 @@ def test_the_load_line_of_the_summary_loads_the_student(finished):
 
 
 def test_plain_timm_gives_the_same_features_as_the_trained_student(tmp_path):
-    parts = build(load_spec("quickstart", [*SHORT, "train.duration=3st"]))
-    Loop(parts, _Nobody()).fit()
+    loop = _loop(*SHORT, "train.duration=3st")
+    loop.fit()
+    parts = loop.parts
     export_student(parts.student, tmp_path)
     plain = import_timm().create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     images = torch.randn(4, 3, 32, 32)
@@ -159,11 +161,32 @@ def test_the_same_seed_gives_identical_metrics_and_another_does_not(finished, tm
     assert _metrics(other.folder)[1]["loss"] != _metrics(report.folder)[1]["loss"]
 
 
-def test_calibration_chooses_the_start_and_is_paid_for(tmp_path):
-    options = ["curriculum.start=calibrate", "train.duration=2st", *NO_EVALUATION]
-    report = run(load_spec("quickstart", options), output=tmp_path / "run")
-    assert report.flops["spent_by_part"]["calibration"] > 0
-    assert 1 <= report.curriculum[0].target <= 12
+def test_calibration_starts_at_the_best_aligned_layer_and_is_paid_for():
+    loop = _loop("curriculum.start=calibrate", "train.duration=1st")
+    scores = []
+    measure = loop._score
+    loop._score = lambda comparison: scores.append(measure(comparison)) or scores[-1]
+    loop.fit()
+    teacher, student = loop.parts.teacher_facts.macs, loop.parts.student_facts.macs
+    tokens, width = 64 * 16, 72
+    assert loop.changes[0].target == torch.stack(scores[:12]).argmax().item() + 1
+    assert loop.parts.ledger.macs["calibration"] == 64 * (teacher + 12 * student) + 12 * 3 * tokens * width**2
+    assert loop.parts.ledger.macs["alignment"] == 3 * tokens * width**2
+
+
+def test_no_teacher_block_deeper_than_the_target_runs_in_a_run():
+    loop = _loop("curriculum.max_time_per_layer=2st", "curriculum.threshold=2", "train.duration=6st")
+    calls = [0] * 12
+    for index, block in enumerate(loop.parts.teacher.model.blocks):
+        block.register_forward_hook(lambda *_, index=index: calls.__setitem__(index, calls[index] + 1))
+    loop.fit()
+    assert calls == [6, 4, 2] + [0] * 9
+
+
+def _loop(*options):
+    loop = Loop(build(load_spec("quickstart", [*options, *NO_EVALUATION])))
+    loop.hooks = _Nobody()
+    return loop
 
 
 def test_the_fixed_baseline_saves_exactly_nothing(tmp_path):
@@ -180,11 +203,30 @@ def test_the_fixed_baseline_saves_exactly_nothing(tmp_path):
 )
 def test_zero_stages_bfloat16_and_lars_train(tmp_path, options):
     spec = load_spec("quickstart", [*SHORT, *NO_EVALUATION, "train.duration=8st", *options])
-    report = run(spec, output=tmp_path / "run")
+    seen = _OutputTypes()
+    report = run(spec, output=tmp_path / "run", listeners=[seen])
+    expected = torch.bfloat16 if options == ["train.precision=bfloat16"] else torch.float32
+    assert seen.types == {expected}
     losses = [line["loss"] for line in _metrics(report.folder) if "loss" in line]
     assert len(losses) == 2
     assert all(map(math.isfinite, losses))
     assert losses[1] < losses[0]
+
+
+class _OutputTypes:
+    """Notes the precision that linear layers compute in."""
+
+    def __init__(self):
+        self.types = set()
+
+    @hookimpl
+    def leapcore_run_started(self):
+        note = torch.nn.modules.module.register_module_forward_hook
+        self._hook = note(lambda m, _, y: self.types.add(y.dtype) if isinstance(m, torch.nn.Linear) else None)
+
+    @hookimpl
+    def leapcore_run_finished(self):
+        self._hook.remove()
 
 
 def test_a_finished_run_is_not_overwritten_unless_asked(finished):
@@ -209,10 +251,53 @@ def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(tmp_path):
     assert run(onward, output=tmp_path / "onward").status == "finished"
 
 
+def test_ctrl_c_in_the_final_evaluation_loses_only_the_accuracy(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("leapcore.engine.run.final_accuracies", stop)
+    with pytest.raises(Interrupted, match=r"during the final evaluation; the student is trained"):
+        run(load_spec("quickstart", [*SHORT, "train.duration=2st"]), output=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "trained"
+    assert (tmp_path / "run" / "student" / "model.safetensors").exists()
+
+
+def test_a_failure_in_mid_run_keeps_the_student(tmp_path):
+    recorder = Recorder(stop_at=10, error=OSError("no space left on device"))
+    with pytest.raises(OSError, match="no space left"):
+        run(load_spec("quickstart", SHORT), output=tmp_path / "run", listeners=[recorder])
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    assert (tmp_path / "run" / "student" / "model.safetensors").exists()
+    assert recorder.reports[0].steps == 10
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_remedy(tmp_path):
+    spec = load_spec("quickstart", [*SHORT, "optimizer.lr=1e30", "optimizer.clip=0", "optimizer.warmup=0st"])
+    with pytest.raises(
+        DivergedError, match=r"the loss is (nan|inf) before step 5 \(target layer 1, learning rate"
+    ):
+        run(spec, output=tmp_path / "run")
+
+
+def test_an_optimizer_that_cannot_be_used_here_is_named(tmp_path):
+    with pytest.raises(SpecError, match=r"optimizer\.name: 'bnbadam' cannot be used here"):
+        run(load_spec("quickstart", ["optimizer.name=bnbadam"]), output=tmp_path / "run")
+
+
+def test_a_start_killed_while_overwriting_does_not_lose_the_earlier_run(tmp_path):
+    spec = load_spec("quickstart", [*SHORT, *NO_EVALUATION, "train.duration=1st"])
+    run(spec, output=tmp_path)
+    summary = (tmp_path / "summary.json").read_text()
+    RunFolder(tmp_path, overwrite=True).open(spec)  # and killed here
+    with pytest.raises(Interrupted):
+        run(spec, output=tmp_path, overwrite=True, listeners=[_FailsAtStart()])
+    assert (tmp_path / "summary.json").read_text() == summary
+
+
 def test_a_failed_start_leaves_nothing_that_blocks_the_corrected_one(tmp_path):
     with pytest.raises(SpecError, match="start is 13"):
         run(load_spec("quickstart", ["curriculum.start=13"]), output=tmp_path / "a")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="before the first step; nothing was left behind"):
         run(load_spec("quickstart", SHORT), output=tmp_path / "b", listeners=[_FailsAtStart()])
     assert list(tmp_path.iterdir()) == []
 
@@ -226,7 +311,7 @@ class _FailsAtStart:
 def test_a_failed_start_with_overwrite_brings_the_earlier_run_back(finished):
     report, _, spec = finished
     before = {path: path.stat().st_size for path in report.folder.rglob("*") if path.is_file()}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         run(spec, output=report.folder, overwrite=True, listeners=[_FailsAtStart()])
     assert {path: path.stat().st_size for path in report.folder.rglob("*") if path.is_file()} == before
 
@@ -258,4 +343,4 @@ def test_images_without_classes_are_distilled_but_not_evaluated(tmp_path, caplog
     small = ["train.batch_size=4", "train.duration=2ep", "evaluate.knn=1ep"]
     report = run(load_spec("quickstart", [*places, *small]), output=tmp_path / "run")
     assert report.accuracy == {}
-    assert "same label: accuracy is not evaluated" in caplog.text
+    assert "no labels that differ: accuracy is not evaluated" in caplog.text

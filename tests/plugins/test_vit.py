@@ -76,7 +76,11 @@ def test_a_size_the_patch_does_not_divide_is_refused(vit):
 
 @pytest.mark.parametrize(
     ("model", "message"),
-    [("resnet18", "img_size.*\n.*backbone family"), ("swin_tiny_patch4_window7_224", "not a plain vision")],
+    [
+        ("resnet18", "img_size.*\n.*backbone family"),
+        ("swin_tiny_patch4_window7_224", "not a plain vision"),
+        ("vit_small_patch16_dinov3", "is a Eva, not a plain vision transformer"),
+    ],
 )
 def test_another_kind_of_model_is_refused(model, message):
     factory = installed_plugins().get("backbones", "vit")

@@ -1,0 +1,58 @@
+"""Files and folders that a spec names: checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from leapcore.errors import DataError, WeightsError, did_you_mean
+
+ASSET = "asset:"
+WITHOUT_FILE = ("none", "pretrained")
+
+
+def weights_path(weights: str) -> Path | None:
+    """Where a spec's ``weights`` are: a file or folder; None for random or downloaded ones.
+
+    Raises:
+        WeightsError: They do not exist.
+    """
+    if weights in WITHOUT_FILE:
+        return None
+    if weights.startswith(ASSET):
+        return _asset(weights.removeprefix(ASSET))
+    path = Path(weights).expanduser()
+    if not path.exists():
+        raise WeightsError(
+            f"weights '{weights}' do not exist",
+            "Give a file, a folder with config.json and model.safetensors, 'pretrained' or 'none'.",
+        )
+    return path
+
+
+def image_folder(key: str, path: str) -> Path:
+    """The folder that a key of the spec names.
+
+    Raises:
+        DataError: It does not exist.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"{key}: folder '{path}' does not exist (looked for {folder.absolute()})",
+            f"Set {key} to a folder that holds one sub-folder of images per class.",
+        )
+    return folder
+
+
+def class_folders(root: Path) -> list[Path]:
+    """The sub-folders of a folder of images, hidden ones left out."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _asset(name: str) -> Path:
+    assets = Path(str(files("leapcore"))) / "assets"
+    if not (assets / name).is_dir():
+        known = [path.name for path in class_folders(assets)]
+        raise WeightsError(f"leapcore ships no weights named '{name}'", did_you_mean(name, known))
+    return assets / name
