@@ -79,6 +79,8 @@ class DataSpec(Section):
         0.875, gt=0, le=1, description="Share of each side that evaluation keeps, from the centre."
     )
     augment: AugmentSpec = Field(AugmentSpec(), description="Random changes to a training image.")
+    train_images: int | None = Field(None, gt=0, description="How many, for a stream that does not know.")
+    val_images: int | None = Field(None, gt=0, description="How many, for a stream that does not know.")
     image_key: str | None = Field(
         None, description="Column or suffix of the images, where a reader has several."
     )
@@ -111,7 +113,12 @@ class OptimizerSpec(Section):
     """How the student's weights move."""
 
     name: str = Field("lars", description="timm's name of the optimizer: lars, adamw, sgd, …")
-    lr: float = Field(2.45, gt=0, description="Peak learning rate (LEAP: 6 * sqrt(batch_size / 1536)).")
+    lr: float = Field(2.45, gt=0, description="Peak learning rate (LEAP: 6 for reference_batch 1536).")
+    reference_batch: int | None = Field(
+        None,
+        gt=0,
+        description="Batch that lr is meant for: it is multiplied by sqrt(batch_size / reference_batch).",
+    )
     weight_decay: float = Field(1e-6, ge=0, description="Not applied to norms, biases and embeddings.")
     clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 does not clip.")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Course of the rate after warm-up.")

@@ -31,7 +31,7 @@ def wrap(module: nn.Module, spec: Spec, schedule: LrSchedule) -> Any:
     deepspeed = import_deepspeed()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     _make_process_group()
-    optimizer = _optimizer(module, spec.optimizer)
+    optimizer = _optimizer(module, spec.optimizer, peak_lr(spec))
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=optimizer,
@@ -55,6 +55,12 @@ def engine_config(spec: Spec) -> dict[str, Any]:
     }
 
 
+def peak_lr(spec: Spec) -> float:
+    """The peak learning rate, scaled with the square root of the batch where the spec names a reference."""
+    reference = spec.optimizer.reference_batch or spec.train.batch_size
+    return spec.optimizer.lr * (spec.train.batch_size / reference) ** 0.5
+
+
 def device() -> torch.device:
     """Where this process computes."""
     if torch.cuda.is_available():
@@ -75,7 +81,7 @@ def _make_process_group() -> None:
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
-def _optimizer(module: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
+def _optimizer(module: nn.Module, spec: OptimizerSpec, lr: float) -> torch.optim.Optimizer:
     """The optimizer from timm; norms, biases and embeddings do not decay."""
     import_timm()
     from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
@@ -85,11 +91,9 @@ def _optimizer(module: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
             f"optimizer.name: timm has no optimizer '{spec.name}'", did_you_mean(spec.name, list_optimizers())
         )
     embeddings = {name for name, _ in module.named_parameters() if name.rpartition(".")[2] in _EMBEDDINGS}
-    groups = param_groups_weight_decay(module, spec.weight_decay, embeddings)
+    groups = param_groups_weight_decay(module, spec.weight_decay, no_weight_decay_list=embeddings)
     try:
-        optimizer: torch.optim.Optimizer = create_optimizer_v2(
-            groups, opt=spec.name, lr=spec.lr, weight_decay=0.0
-        )
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, opt=spec.name, lr=lr, weight_decay=0.0)
     # Some of timm's optimizers need a package or a GPU, and each says so in its own way.
     except Exception as error:
         raise SpecError(

@@ -116,14 +116,16 @@ def from_timm(data: DataSpec, name: str, seed: int) -> ImageSplits:
     """
     if data.root is not None and not Path(data.root).is_dir():
         raise DataError(f"data.root '{data.root}' does not exist", "Set it to the folder with the files.")
-    return ImageSplits(_timm_split(data, data.train, seed, True), _timm_split(data, data.val, seed, False))
+    train = _timm_split(data, data.train, is_training=True, seed=seed, num_samples=data.train_images)
+    val = _timm_split(data, data.val, is_training=False, seed=seed, num_samples=data.val_images)
+    return ImageSplits(train, val)
 
 
-def _timm_split(data: DataSpec, split: str, seed: int, is_training: bool) -> Images:
+def _timm_split(data: DataSpec, split: str, **options: Any) -> Images:
     keys = {"input_key": data.image_key, "target_key": data.label_key}
     try:
         dataset: Images = import_timm().data.create_dataset(
-            data.source, root=data.root, split=split, is_training=is_training, seed=seed, **keys
+            data.source, root=data.root, split=split, **keys, **options
         )
     # Each reader fails in its own way: a missing package, a missing file, no network.
     except Exception as error:

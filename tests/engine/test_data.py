@@ -199,6 +199,18 @@ def _write_shards(root, shards=1):
     (root / "_info.json").write_text(json.dumps({"splits": splits}))
 
 
+@pytest.mark.parametrize("reader", ["hfds", "hfids"])
+def test_hugging_face_data_sets_are_read_through_timm(image_folder, reader, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    sizes = {"train_images": 6, "val_images": 6} if reader == "hfids" else {}
+    data = _data(source=f"{reader}/{image_folder}", val="validation", image_key="image", **sizes)
+    splits = from_timm(data, str(image_folder), 0)
+    batches = TrainingBatches(splits.train, data, 4, seed=0)
+    ((pixels, labels),) = batches.epoch(0)
+    assert pixels.shape == (4, 3, 16, 16)
+    assert set(labels.tolist()) <= {0, 1}
+
+
 @pytest.mark.parametrize("source", ["torch/nonesuch", "hfds/nonesuch/nonesuch"])
 def test_a_source_that_timm_cannot_open_passes_on_why(source, tmp_path):
     with pytest.raises(DataError, match=f"data.source '{source}' cannot be opened for split 'train'"):
