@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from leapcore.core.duration import Duration
 
@@ -109,6 +109,31 @@ class ObjectiveSpec(Section):
     mixup: bool = Field(True, description="Mix each batch with a permutation of itself (LEAP).")
 
 
+class RestartSpec(Section):
+    """The learning rate starts again at every advance of the curriculum."""
+
+    peak: Literal["full", "envelope", "gap", "rising_gap"] = Field(
+        "full",
+        description="Height of a new start: the full rate; that of a single cosine there (envelope); the "
+        "rate before plus a share of what is missing: envelope (gap) or scale * (1 - envelope) (rising_gap).",
+    )
+    scale: Share | None = Field(None, description="Of rising_gap; 0.5 if not given.")
+    warmup: Period | None = Field(None, description="Climb from 1 % to the peak at every start, for so long.")
+    peak_decay: Share | None = Field(
+        None, description="With warmup: share of the peak that each start loses."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> RestartSpec:
+        if self.scale is not None and self.peak != "rising_gap":
+            raise ValueError("scale belongs to peak: rising_gap")
+        if self.peak_decay is not None and self.warmup is None:
+            raise ValueError("peak_decay needs a warmup at every start")
+        if self.warmup is not None and self.peak != "full":
+            raise ValueError(f"a warmup at every start climbs to the full peak, not to '{self.peak}'")
+        return self
+
+
 class OptimizerSpec(Section):
     """How the student's weights move."""
 
@@ -122,10 +147,27 @@ class OptimizerSpec(Section):
     weight_decay: float = Field(1e-6, ge=0, description="Not applied to norms, biases and embeddings.")
     clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 does not clip.")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Course of the rate after warm-up.")
+    restart: RestartSpec | None = Field(None, description="Start again at every advance; null never does.")
+    constant_warmup: bool = Field(
+        False,
+        description="With restart: keep the full rate during the first warm-up instead of climbing to it.",
+    )
     warmup: Duration | None = Field(
         None,
         description="Length of the linear warm-up; null for LEAP's: 10 epochs, at most a tenth of the run.",
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> OptimizerSpec:
+        if self.restart is not None and self.schedule != "cosine":
+            raise ValueError(
+                "a constant rate has nothing to restart: leave out restart, or set schedule: cosine"
+            )
+        if self.restart is not None and self.restart.warmup is not None and self.warmup is not None:
+            raise ValueError("restart.warmup takes the place of warmup: give one of them")
+        if self.constant_warmup and (self.restart is None or self.restart.warmup is not None):
+            raise ValueError("constant_warmup needs a restart without a warmup of its own")
+        return self
 
 
 class TrainSpec(Section):

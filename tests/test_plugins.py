@@ -40,7 +40,7 @@ def test_the_bundled_backbones_come_through_their_entry_point():
     infos = {info.name: info for info in installed_plugins().infos}
     assert infos["backbones"].distribution.startswith("leapcore ")
     assert infos["backbones"].registers == {"backbones": ["vit"]}
-    assert infos["builtin"].registers["schedulers"] == ["cka", "fixed"]
+    assert {"cka", "fixed"} <= set(infos["builtin"].registers["schedulers"])
 
 
 def test_a_plugin_that_fails_to_import_is_named_and_harms_no_other():
@@ -61,7 +61,7 @@ def test_a_clash_of_names_is_refused_and_leaves_nothing_of_the_second():
         "plugin clashing (an unknown distribution) registers the scheduler 'cka', which builtin (leapcore "
         in broken.cause
     )
-    assert plugins.registries["schedulers"].names() == ["cka", "fixed"]
+    assert "mine" not in plugins.registries["schedulers"].names()
     assert plugins.get("schedulers", "cka").__name__ == "CkaScheduler"
 
 

@@ -112,6 +112,36 @@ def test_unknown_names_come_with_a_suggestion(spec_of, old, new, message):
         spec_of(MINIMAL.replace(old, new))
 
 
+NONSENSE = {
+    "scale": ("restart: {scale: 0.3}", "scale belongs to peak: rising_gap"),
+    "decay": ("restart: {peak_decay: 0.1}", "peak_decay needs a warmup at every start"),
+    "peak": ("restart: {peak: gap, warmup: 1ep}", "climbs to the full peak, not to 'gap'"),
+    "constant": ("schedule: constant, restart: {}", "a constant rate has nothing to restart"),
+    "two warm-ups": ("warmup: 2ep, restart: {warmup: 1ep}", "takes the place of warmup: give one"),
+    "constant warm-up": ("constant_warmup: true", "needs a restart without a warmup"),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+def test_combinations_that_make_no_sense_are_refused_with_the_reason(spec_of, case):
+    section, message = NONSENSE[case]
+    with pytest.raises(SpecError, match=f"spec.yaml:2: optimizer.*{message}"):
+        spec_of(MINIMAL.replace("name: small", f"name: small\noptimizer: {{{section}}}"))
+
+
+def test_all_schedulers_take_their_options(spec_of):
+    for options in (
+        "scheduler: cosine, threshold: 0.9, measure_every: 5, sample_images: 8",
+        "scheduler: cka, unbiased: true",
+        "scheduler: plateau, patience: 2ep, min_gain: 0.02, start: 3",
+        "scheduler: linear, duration: 60ep",
+        "scheduler: steps, at: {0ep: 1, 10ep: 6, 2000st: 12}",
+        "scheduler: random, every: 1ep, seed: 3",
+    ):
+        spec = spec_of(MINIMAL.replace("curriculum:\n  scheduler: cka", f"curriculum: {{{options}}}"))
+        assert spec_of(spec.to_yaml()) == spec
+
+
 def test_faults_of_overrides_name_the_override(spec_of):
     with pytest.raises(SpecError, match=r"--set: train.seed: should be a valid integer"):
         spec_of(MINIMAL, "train.seed=lucky")

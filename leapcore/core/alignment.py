@@ -7,6 +7,7 @@ where the features hold a NaN or an infinity; schedulers skip such a score.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -123,6 +124,7 @@ def _cka_macs(n: int, d: int) -> int:
 
 ALIGNMENTS = {
     "cka": Alignment(linear_cka, _cka_macs),
+    "unbiased_cka": Alignment(partial(linear_cka, unbiased=True), _cka_macs),
     "cosine": Alignment(mean_cosine, lambda n, d: 3 * n * d),
 }
 """The scores by name."""

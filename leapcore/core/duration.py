@@ -8,6 +8,18 @@ from typing import Any, NamedTuple
 _FORM = re.compile(r"(\d+)\s*(ep|st)")
 
 
+class RunLength(NamedTuple):
+    """How long a run is.
+
+    Attributes:
+        total_steps: Optimizer steps of the whole run.
+        steps_per_epoch: Optimizer steps of an epoch.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+
+
 class Duration(NamedTuple):
     """A length of training.
 

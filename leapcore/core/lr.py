@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 FLOOR = 0.001  # LEAP's cosine ends at this share of the peak
 
-Restart = Literal["peak", "envelope", "gap", "rising_gap"]
+Peak = Literal["full", "envelope", "gap", "rising_gap"]
 
 
 class LrSchedule(ABC):
@@ -74,7 +74,7 @@ class RestartingCosine(LrSchedule):
 
     Advances inside the warm-up do not count. The peak of the new segment is
 
-    - ``peak``: the full rate;
+    - ``full``: the full rate;
     - ``envelope``: what a single cosine over the whole run would have here;
     - ``gap``: the rate before, plus the envelope's share of what is missing to the full rate;
     - ``rising_gap``: the rate before, plus ``scale`` * (1 - envelope) of what is missing: more, the later.
@@ -82,7 +82,7 @@ class RestartingCosine(LrSchedule):
     Args:
         total: Steps of the run.
         warmup: Steps before the first segment.
-        restart: Where a new segment starts from.
+        peak: Where a new segment starts from.
         scale: For ``rising_gap``, in [0, 1].
         constant_warmup: Stay at the full rate during the warm-up instead of climbing to it from 0.
         floor: Where the cosine ends, as a share of the peak.
@@ -93,14 +93,14 @@ class RestartingCosine(LrSchedule):
         total: int,
         warmup: int = 0,
         *,
-        restart: Restart = "peak",
+        peak: Peak = "full",
         scale: float = 0.5,
         constant_warmup: bool = False,
         floor: float = FLOOR,
     ) -> None:
         self._total = total
         self._warmup = warmup
-        self._restart = restart
+        self._peak = peak
         self._scale = scale
         self._constant_warmup = constant_warmup
         self._floor = floor
@@ -127,11 +127,11 @@ class RestartingCosine(LrSchedule):
     def _new_peak(self, step: int) -> float:
         before, envelope = self._in_segment(step), _cosine(step, self._total, floor=self._floor)
         return {
-            "peak": 1.0,
+            "full": 1.0,
             "envelope": envelope,
             "gap": before + envelope * (1 - before),
             "rising_gap": before + self._scale * (1 - envelope) * (1 - before),
-        }[self._restart]
+        }[self._peak]
 
     def _in_segment(self, step: int) -> float:
         length = self._total - self.segment_start

@@ -11,11 +11,11 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from leapcore.core.duration import Duration
+from leapcore.core.duration import Duration, RunLength
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +31,16 @@ class DifficultyScheduler(ABC):
     Attributes:
         target: Index of the current target layer, 0-based; people are shown it 1-based.
         reason: Why the target last moved, in a word or two.
-        alignment: Name of the score that :meth:`step` wants, or None if it wants none.
+        run: The run's length, which the engine sets before :meth:`start`.
+        alignment: Name of the score that it listens to (see ``leapcore.core.alignment``), or None.
+        sample_images: Of how many images of a batch the score is measured; None for all.
         wants_calibration: Whether :meth:`start` wants the untrained student's score with every layer.
     """
 
-    alignment: ClassVar[str | None] = None
+    alignment: str | None = None
+    sample_images: int | None = None
     wants_calibration: bool = False
+    run = RunLength(total_steps=1, steps_per_epoch=1)
 
     def __init__(self, num_layers: int) -> None:
         self.num_layers = num_layers
@@ -45,7 +49,7 @@ class DifficultyScheduler(ABC):
 
     @property
     def wants_score(self) -> bool:
-        """Whether :meth:`step` needs an alignment score."""
+        """Whether the next :meth:`step` needs an alignment score."""
         return self.alignment is not None
 
     def start(self, scores: Sequence[float] | None) -> None:  # noqa: B027  most have nothing to do
@@ -113,40 +117,54 @@ class FixedScheduler(DifficultyScheduler):
 
 
 class AlignmentScheduler(DifficultyScheduler):
-    """Advance one layer as soon as the student is aligned with the target (LEAP, arXiv 2606.19483).
+    """Advance one layer at a time, listening to the alignment; LEAP (arXiv 2606.19483) and its relatives.
 
     Checked after every step and again at the end of every epoch. At the last layer nothing moves any more.
+    A subclass says in :meth:`_reached` when the student has learned enough of a layer.
 
     Args:
         num_layers: How many layers the teacher has.
-        threshold: Advance when the averaged alignment reaches this.
         ema: Weight of the newest score in the average; 1 takes each score as it is. The average
             starts at 0, and again at every advance, without bias correction.
         max_time_per_layer: Advance after this long whatever the alignment; null waits for ever.
         start: The first target, 1-based; ``"calibrate"`` takes the layer that the untrained student
             is most aligned with on the first batch.
         snap_to_last_at: From this layer on (1-based) jump straight to the last; null never jumps.
+        sample_images: Measure on the first so many images of a batch; null takes all.
+        measure_every: Measure in every so many steps only.
     """
 
     def __init__(
         self,
         num_layers: int,
         *,
-        threshold: Annotated[float, Gt(0)] = 0.85,
         ema: Annotated[float, Gt(0), Le(1)] = 1.0,
         max_time_per_layer: Duration | None = Duration(5, "ep"),
         start: Literal["calibrate", "first"] | Annotated[int, Ge(1)] = "calibrate",
         snap_to_last_at: Annotated[int, Ge(1)] | None = None,
+        sample_images: Annotated[int, Ge(2)] | None = None,
+        measure_every: Annotated[int, Ge(1)] = 1,
     ) -> None:
         super().__init__(num_layers)
-        self.threshold = threshold
         self.ema_weight = ema
         self.max_time_per_layer = max_time_per_layer
         self.snap_to_last_at = snap_to_last_at
+        self.sample_images = sample_images
+        self.measure_every = measure_every
         self.wants_calibration = start == "calibrate"
         self.target = self._layer_index(start, "start") if isinstance(start, int) else 0
         self.ema = 0.0
         self.time_on_layer = {"ep": 0, "st": 0}
+        self.steps = 0
+
+    @property
+    def wants_score(self) -> bool:
+        """Whether the next step is one of those that are measured."""
+        return self.steps % self.measure_every == 0
+
+    @abstractmethod
+    def _reached(self) -> str:
+        """Why the target is learned well enough, empty if it is not."""
 
     def start(self, scores: Sequence[float] | None) -> None:
         """Take the best-aligned layer, the shallowest of equals; scores that are not finite never win."""
@@ -157,6 +175,7 @@ class AlignmentScheduler(DifficultyScheduler):
 
     def step(self, score: float | None) -> bool:
         """Average the score in, then advance if it is time."""
+        self.steps += 1
         self.time_on_layer["st"] += 1
         if score is not None and math.isfinite(score):
             self.ema = self.ema_weight * score + (1 - self.ema_weight) * self.ema
@@ -171,24 +190,17 @@ class AlignmentScheduler(DifficultyScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The target, the average and the clocks; settings belong to the spec."""
-        return {
-            "num_layers": self.num_layers,
-            "target": self.target,
-            "reason": self.reason,
-            "ema": self.ema,
-            "time_on_layer": dict(self.time_on_layer),
-        }
+        names = ("num_layers", "target", "reason", "ema", "time_on_layer", "steps")
+        return {name: copy.deepcopy(getattr(self, name)) for name in names}
 
     def _advance_if_due(self) -> bool:
         limit = self.max_time_per_layer
         if self.target == self.num_layers - 1:
             return False
-        if self.ema >= self.threshold:
-            self._move_to(self.target + 1, f"alignment reached {self.ema:.3f}")
-        elif limit is not None and self.time_on_layer[limit.unit] >= limit.amount:
-            self._move_to(self.target + 1, "time is up")
-        else:
+        reached = self._reached()
+        if not reached and (limit is None or self.time_on_layer[limit.unit] < limit.amount):
             return False
+        self._move_to(self.target + 1, reached or "time is up")
         self._snap()
         return True
 
@@ -203,7 +215,84 @@ class AlignmentScheduler(DifficultyScheduler):
         self.time_on_layer = {"ep": 0, "st": 0}
 
 
-class CkaScheduler(AlignmentScheduler):
-    """LEAP with linear CKA, the paper's measure."""
+class ThresholdScheduler(AlignmentScheduler):
+    """Advance as soon as the averaged alignment reaches a threshold (LEAP).
 
-    alignment = "cka"
+    Args:
+        num_layers: How many layers the teacher has.
+        threshold: The alignment that is enough.
+        options: Those of :class:`AlignmentScheduler`.
+    """
+
+    def __init__(self, num_layers: int, *, threshold: Annotated[float, Gt(0)] = 0.85, **options: Any) -> None:
+        super().__init__(num_layers, **options)
+        self.threshold = threshold
+
+    def _reached(self) -> str:
+        return f"alignment reached {self.ema:.3f}" if self.ema >= self.threshold else ""
+
+
+class CkaScheduler(ThresholdScheduler):
+    """LEAP with linear CKA, the paper's measure. Use it by default.
+
+    Args:
+        num_layers: How many layers the teacher has.
+        unbiased: Take the debiased estimate, for batches with few tokens for the teacher's width.
+        options: Those of :class:`ThresholdScheduler`.
+    """
+
+    def __init__(self, num_layers: int, *, unbiased: bool = False, **options: Any) -> None:
+        super().__init__(num_layers, **options)
+        self.alignment = "unbiased_cka" if unbiased else "cka"
+
+
+class CosineScheduler(ThresholdScheduler):
+    """LEAP with the mean cosine of matching tokens: cheaper than CKA, but it knows no rotation."""
+
+    alignment = "cosine"
+
+
+class PlateauScheduler(AlignmentScheduler):
+    """Advance when the alignment stops improving. Use it where no threshold suits all layers.
+
+    Args:
+        num_layers: How many layers the teacher has.
+        patience: How long the average may go without improving.
+        min_gain: What counts as an improvement.
+        unbiased: Take the debiased estimate of CKA.
+        options: Those of :class:`AlignmentScheduler`; ``ema`` is 0.1 unless given.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        *,
+        patience: Duration = Duration(1, "ep"),
+        min_gain: Annotated[float, Ge(0)] = 0.01,
+        unbiased: bool = False,
+        ema: Annotated[float, Gt(0), Le(1)] = 0.1,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_layers, ema=ema, **options)
+        self.alignment = "unbiased_cka" if unbiased else "cka"
+        self.patience = patience
+        self.min_gain = min_gain
+        self.best, self.best_at = 0.0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Also the best average and when it was reached."""
+        return super().state_dict() | {"best": self.best, "best_at": self.best_at}
+
+    def _reached(self) -> str:
+        now = self.time_on_layer["st"]
+        if self.ema > self.best + self.min_gain:
+            self.best, self.best_at = self.ema, now
+        waited = now - self.best_at
+        return f"alignment stays at {self.ema:.3f}" if waited >= self._patience_steps() else ""
+
+    def _patience_steps(self) -> int:
+        return self.patience.in_steps(self.run.steps_per_epoch)
+
+    def _move_to(self, target: int, reason: str) -> None:
+        super()._move_to(target, reason)
+        self.best, self.best_at = 0.0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from typing import Any
 
@@ -58,7 +59,7 @@ def engine_config(spec: Spec) -> dict[str, Any]:
 def peak_lr(spec: Spec) -> float:
     """The peak learning rate, scaled with the square root of the batch where the spec names a reference."""
     reference = spec.optimizer.reference_batch or spec.train.batch_size
-    return spec.optimizer.lr * (spec.train.batch_size / reference) ** 0.5
+    return spec.optimizer.lr * math.sqrt(spec.train.batch_size / reference)
 
 
 def device() -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import time
 from typing import Any
@@ -18,6 +19,10 @@ from leapcore.engine.evaluate import accuracies
 from leapcore.engine.setup import Parts
 from leapcore.errors import DivergedError
 from leapcore.events import TargetChange
+
+logger = logging.getLogger(__name__)
+
+FEW = 4  # tokens per channel below which biased CKA of unrelated features exceeds about 0.2
 
 
 class Loop:
@@ -60,24 +65,39 @@ class Loop:
         parts, scheduler = self.parts, self.parts.scheduler
         if self.step == 0:
             self._choose_start(pixels)
-        layer, self._lr = scheduler.target, parts.engine.get_lr()[0]
+        layer, self._layer, self._lr = scheduler.target, scheduler.target, parts.engine.get_lr()[0]
         comparison: Comparison = parts.engine(pixels, self._target(pixels, layer))
         parts.engine.backward(comparison.loss)
-        parts.engine.step()
-        self._layer, score = layer, self._note(comparison)
-        parts.ledger.record_step(layer, len(pixels), alignment_macs=self._score_macs(comparison))
-        self.step += 1
+        measured = scheduler.wants_score
+        score = self._note(comparison, measured)
+        macs = self._score_macs(comparison) if measured else 0
+        parts.ledger.record_step(layer, len(pixels), alignment_macs=macs)
         if scheduler.step(score):
-            self._report_change(layer)
+            self._report_change(layer, self.step + 1)
+            parts.lr_schedule.advance(self.step)
+        parts.engine.step()  # last, since it works out the next step's learning rate
+        self.step += 1
 
-    def _note(self, comparison: Comparison) -> float | None:
-        """Keep a step's figures for the next report; the alignment, if the scheduler wants it."""
+    def _note(self, comparison: Comparison, measured: bool) -> float | None:
+        """Keep a step's figures for the next report; the alignment, if it is to be measured."""
         figures = {name: getattr(comparison, name).detach() for name in ("loss", "patch_loss", "cls_loss")}
         self._pending.append(figures)
-        if not self.parts.scheduler.wants_score:
+        if not measured:
             return None
+        if self.step == 0:
+            self._warn_of_few_tokens(comparison)
         score = figures["alignment"] = self._score(comparison)
         return float(score)
+
+    def _warn_of_few_tokens(self, comparison: Comparison) -> None:
+        tokens, width = self._sampled(comparison), comparison.target.shape[1]
+        if self._alignment == "cka" and tokens < FEW * width:
+            logger.warning(
+                "linear CKA is measured on %d tokens of width %d: so few make it too high. "
+                "Set curriculum.unbiased: true, or use larger batches.",
+                tokens,
+                width,
+            )
 
     def _after_step(self) -> None:
         parts, every = self.parts, self.parts.spec.evaluate.knn
@@ -87,7 +107,8 @@ class Loop:
         if self.step % per_epoch == 0:
             layer = parts.scheduler.target
             if parts.scheduler.end_epoch():
-                self._report_change(layer)
+                self._report_change(layer, self.step)
+                parts.lr_schedule.advance(self.step)
         # After the last step comes the final evaluation, which measures the same.
         if isinstance(every, Duration) and self.step % every.in_steps(per_epoch) == 0 and not done:
             found = accuracies(parts, parts.student, knn=True)
@@ -128,13 +149,23 @@ class Loop:
         return torch.autocast(self.parts.device.type, torch.bfloat16, enabled=enabled)
 
     def _score(self, comparison: Comparison) -> Tensor:
-        name = self.parts.scheduler.alignment
-        assert name is not None, "only schedulers that name an alignment are given scores"
-        return ALIGNMENTS[name].score(comparison.projected, comparison.target)
+        name, rows = self._alignment, self._sampled(comparison)
+        return ALIGNMENTS[name].score(comparison.projected[:rows], comparison.target[:rows])
 
     def _score_macs(self, comparison: Comparison) -> int:
+        return ALIGNMENTS[self._alignment].macs(self._sampled(comparison), comparison.target.shape[1])
+
+    @property
+    def _alignment(self) -> str:
         name = self.parts.scheduler.alignment
-        return ALIGNMENTS[name].macs(*comparison.target.shape) if name else 0
+        assert name is not None, "only schedulers that name an alignment are given scores"
+        return name
+
+    def _sampled(self, comparison: Comparison) -> int:
+        """How many tokens the score is measured on: those of the first ``sample_images`` images."""
+        tokens, batch_size = len(comparison.target), self.parts.spec.train.batch_size
+        images = min(self.parts.scheduler.sample_images or batch_size, batch_size)
+        return tokens * images // batch_size
 
     def _mixed(self, pixels: Tensor) -> Tensor:
         """Mixup with one weight for the whole batch (LEAP, step 1)."""
@@ -144,9 +175,9 @@ class Loop:
         partner = torch.randperm(len(pixels), generator=self._mixing).to(pixels.device)
         return weight * pixels + (1 - weight) * pixels[partner]
 
-    def _report_change(self, previous: int) -> None:
+    def _report_change(self, previous: int, step: int) -> None:
         scheduler = self.parts.scheduler
-        change = TargetChange(self.step, previous + 1, scheduler.target + 1, scheduler.reason)
+        change = TargetChange(step, previous + 1, scheduler.target + 1, scheduler.reason)
         self.changes.append(change)
         self.hooks.leapcore_target_changed(event=change)
 
@@ -155,8 +186,8 @@ class Loop:
         parts, (step, seconds) = self.parts, self._reported
         images = (self.step - step) * parts.spec.train.batch_size
         means = {
-            name: torch.stack([figures[name] for figures in self._pending]).mean().item()
-            for name in self._pending[0]
+            name: torch.stack([figures[name] for figures in self._pending if name in figures]).mean().item()
+            for name in {name: None for figures in self._pending for name in figures}
         }
         self._stop_if_diverged(means["loss"])
         metrics = {

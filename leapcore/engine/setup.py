@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from leapcore.core.distiller import Distiller
+from leapcore.core.duration import RunLength
 from leapcore.core.features import LayerFeatureProvider
 from leapcore.core.flops import FlopsLedger, count_all_prefix_macs, count_macs
-from leapcore.core.lr import LrSchedule, WarmupConstant, WarmupCosine
+from leapcore.core.lr import LrSchedule, RestartingCosine, SegmentWarmup, WarmupConstant, WarmupCosine
 from leapcore.core.projection import Projector
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.engine.data import TrainingBatches
@@ -23,7 +24,7 @@ from leapcore.errors import SpecError
 from leapcore.events import ModelFacts
 from leapcore.options import checked_options
 from leapcore.plugins import installed_plugins
-from leapcore.spec import BackboneSpec, CurriculumSpec, Spec
+from leapcore.spec import BackboneSpec, CurriculumSpec, OptimizerSpec, Spec
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Parts:
         student: The backbone inside the engine.
         engine: DeepSpeed around the distiller.
         scheduler: Chooses the target layer.
+        lr_schedule: The course of the learning rate.
         ledger: Counts FLOPs.
         total_steps: Length of the run.
     """
@@ -51,6 +53,7 @@ class Parts:
     student: LayerFeatureProvider
     engine: Any
     scheduler: DifficultyScheduler
+    lr_schedule: LrSchedule
     ledger: FlopsLedger
     total_steps: int
 
@@ -82,7 +85,9 @@ def build(spec: Spec) -> Parts:
     patch_loss = installed_plugins().get("losses", spec.objective.patch)
     projector = Projector(student.layers[-1].channels, [layer.channels for layer in teacher.layers])
     distiller = Distiller(student, projector, patch_loss, spec.objective.cls_weight)
-    total_steps = spec.train.duration.in_steps(batches.steps_per_epoch)
+    length = RunLength(spec.train.duration.in_steps(batches.steps_per_epoch), batches.steps_per_epoch)
+    scheduler.run = length
+    lr_schedule = _lr_schedule(spec.optimizer, length)
     return Parts(
         spec=spec,
         device=device(),
@@ -91,18 +96,26 @@ def build(spec: Spec) -> Parts:
         ledger=_ledger(teacher, distiller),
         teacher=teacher.to(device()),
         student=student,
-        engine=wrap(distiller, spec, _lr_schedule(spec, total_steps, batches.steps_per_epoch)),
+        engine=wrap(distiller, spec, lr_schedule),
         scheduler=scheduler,
-        total_steps=total_steps,
+        lr_schedule=lr_schedule,
+        total_steps=length.total_steps,
     )
 
 
-def _lr_schedule(spec: Spec, total: int, steps_per_epoch: int) -> LrSchedule:
+def _lr_schedule(spec: OptimizerSpec, run: RunLength) -> LrSchedule:
     """The schedule of the spec; its warm-up is LEAP's if left out: 10 epochs, at most a tenth."""
-    wanted = spec.optimizer.warmup
-    warmup = wanted.in_steps(steps_per_epoch) if wanted else min(10 * steps_per_epoch, total // 10)
+    total, per_epoch, restart = run.total_steps, run.steps_per_epoch, spec.restart
+    warmup = spec.warmup.in_steps(per_epoch) if spec.warmup else min(10 * per_epoch, total // 10)
     warmup = min(warmup, total)
-    return WarmupConstant(warmup) if spec.optimizer.schedule == "constant" else WarmupCosine(total, warmup)
+    if restart is not None and restart.warmup is not None:
+        decay = restart.peak_decay or 0.0
+        return SegmentWarmup(total, restart.warmup.in_steps(per_epoch), peak_decay=decay)
+    if restart is not None:
+        options = {} if restart.scale is None else {"scale": restart.scale}
+        constant = spec.constant_warmup
+        return RestartingCosine(total, warmup, peak=restart.peak, constant_warmup=constant, **options)
+    return WarmupConstant(warmup) if spec.schedule == "constant" else WarmupCosine(total, warmup)
 
 
 def _seed_everything(seed: int) -> None:

@@ -15,7 +15,7 @@ def _ours(case):
     return RestartingCosine(
         total,
         warmup,
-        restart=next((kind for flag, kind in kinds.items() if flags.get(flag)), "peak"),
+        peak=next((kind for flag, kind in kinds.items() if flags.get(flag)), "full"),
         scale=flags.get("rising_gap_scale", 0.5),
         constant_warmup=flags.get("constant_warmup", False),
         floor=flags.get("min_lr_ratio", 0.001),
@@ -50,7 +50,7 @@ def test_advances_inside_the_warmup_do_not_count():
 
 
 def test_a_state_goes_on():
-    schedule, again = RestartingCosine(100, restart="gap"), RestartingCosine(100, restart="gap")
+    schedule, again = RestartingCosine(100, peak="gap"), RestartingCosine(100, peak="gap")
     schedule.advance(30)
     again.load_state_dict(schedule.state_dict())
     assert [again(step) for step in range(31, 100)] == [schedule(step) for step in range(31, 100)]

@@ -4,7 +4,9 @@ import math
 import pytest
 
 from leapcore import Duration
-from leapcore.core.schedulers import CkaScheduler, FixedScheduler
+from leapcore.core.alignment import ALIGNMENTS
+from leapcore.core.duration import RunLength
+from leapcore.core.schedulers import CkaScheduler, CosineScheduler, FixedScheduler, PlateauScheduler
 
 
 def _from_reference(trace):
@@ -113,3 +115,38 @@ def test_a_start_the_teacher_does_not_have_is_refused():
         CkaScheduler(12, start=13)
     with pytest.raises(ValueError, match="layer is 13"):
         FixedScheduler(12, layer=13)
+
+
+def test_measuring_every_third_step_only():
+    scheduler = CkaScheduler(3, measure_every=3, start="first")
+    wanted = []
+    for _ in range(7):
+        wanted.append(scheduler.wants_score)
+        scheduler.step(0.1 if scheduler.wants_score else None)
+    assert wanted == [True, False, False, True, False, False, True]
+
+
+def test_each_measure_is_named():
+    assert CkaScheduler(3).alignment == "cka"
+    assert CkaScheduler(3, unbiased=True).alignment == "unbiased_cka"
+    assert CosineScheduler(3).alignment == "cosine"
+    assert set(ALIGNMENTS) == {"cka", "unbiased_cka", "cosine"}
+
+
+def test_plateau_advances_when_the_alignment_stops_improving():
+    scheduler = PlateauScheduler(3, patience=Duration(3, "st"), min_gain=0.05, ema=1.0, start="first")
+    assert not any(scheduler.step(score) for score in (0.1, 0.2, 0.3, 0.4))
+    assert not scheduler.step(0.42), "no gain, but patience lasts"
+    assert not scheduler.step(0.43)
+    assert scheduler.step(0.44)
+    assert (scheduler.target, scheduler.reason) == (1, "alignment stays at 0.440")
+    assert not scheduler.step(0.1), "the new layer starts afresh"
+    assert (scheduler.best, scheduler.best_at) == (0.1, 1)
+
+
+def test_plateau_counts_its_patience_in_epochs_of_the_run():
+    scheduler = PlateauScheduler(
+        3, patience=Duration(1, "ep"), ema=1.0, start="first", max_time_per_layer=None
+    )
+    scheduler.run = RunLength(total_steps=100, steps_per_epoch=7)
+    assert [scheduler.step(0.5) for _ in range(8)] == [False] * 7 + [True]

@@ -10,6 +10,7 @@ from PIL import Image
 from leapcore import hookimpl, load_spec, run
 from leapcore.compat import import_timm
 from leapcore.core.flops import count_all_prefix_macs
+from leapcore.core.lr import RestartingCosine
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.loop import Loop
 from leapcore.engine.setup import build
@@ -181,6 +182,60 @@ def test_no_teacher_block_deeper_than_the_target_runs_in_a_run():
         block.register_forward_hook(lambda *_, index=index: calls.__setitem__(index, calls[index] + 1))
     loop.fit()
     assert calls == [6, 4, 2] + [0] * 9
+
+
+def test_the_rate_restarts_in_the_step_after_an_advance():
+    restart = ["optimizer.warmup=2st", "optimizer.restart={peak: full}", "train.log_every=1"]
+    loop = _loop(
+        "curriculum.max_time_per_layer=6st", "curriculum.threshold=2", "train.duration=12st", *restart
+    )
+    loop.hooks, recorder = _Relay(), Recorder()
+    loop.hooks.to = recorder
+    loop.fit()
+    used = [metrics["lr"] / 3e-3 for _, metrics in recorder.metrics]
+    expected = RestartingCosine(12, 2)
+    assert used[:6] == pytest.approx([expected(step) for step in range(6)])
+    expected.advance(5)
+    assert used[6:11] == pytest.approx([expected(step) for step in range(6, 11)])
+    assert used[6] > used[5]
+
+
+class _Relay:
+    """Passes hooks on to one listener, as pluggy would."""
+
+    def __getattr__(self, name):
+        return lambda **arguments: getattr(self.to, name)(**arguments)
+
+
+def test_a_sampled_score_is_measured_on_the_first_images_and_booked_so():
+    loop = _loop("curriculum.sample_images=16", "curriculum.measure_every=2", "train.duration=4st")
+    loop.fit()
+    assert loop.parts.ledger.macs["alignment"] == 2 * 3 * 16 * 16 * 72**2
+
+
+def test_few_tokens_for_the_width_are_warned_of(caplog):
+    _loop("curriculum.sample_images=8", "train.duration=1st").fit()
+    assert "measured on 128 tokens of width 72: so few make it too high" in caplog.text
+    caplog.clear()
+    _loop("curriculum.sample_images=8", "curriculum.unbiased=true", "train.duration=1st").fit()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "curriculum",
+    [
+        "{scheduler: linear}",
+        "{scheduler: random, every: 1st}",
+        "{scheduler: plateau}",
+        "{scheduler: cosine}",
+        "{scheduler: steps, at: {0st: 2, 3st: 4}}",
+    ],
+)
+def test_every_scheduler_runs(curriculum):
+    loop = _loop(f"curriculum={curriculum}", "train.duration=6st")
+    loop.fit()
+    assert loop.step == 6
+    assert loop.changes[0].step == 0
 
 
 def _loop(*options):

@@ -1,0 +1,114 @@
+"""Difficulty schedulers that follow the clock instead of the alignment."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+
+from leapcore.core.duration import Duration
+from leapcore.core.schedulers import DifficultyScheduler
+
+
+class PacedScheduler(DifficultyScheduler):
+    """The target is a function of the number of finished steps.
+
+    Args:
+        num_layers: How many layers the teacher has.
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        super().__init__(num_layers)
+        self.steps = 0
+
+    @abstractmethod
+    def _target_after(self, steps: int) -> int:
+        """The 0-based target when so many steps are finished."""
+
+    def start(self, scores: Sequence[float] | None) -> None:
+        """Take the first target."""
+        self.target = self._target_after(0)
+
+    def step(self, score: float | None) -> bool:
+        """Count the step."""
+        self.steps += 1
+        before, self.target = self.target, self._target_after(self.steps)
+        self.reason = "by the clock"
+        return self.target != before
+
+    def state_dict(self) -> dict[str, Any]:
+        """The target and the clock; settings belong to the spec."""
+        return {name: getattr(self, name) for name in ("num_layers", "target", "reason", "steps")}
+
+
+class LinearScheduler(PacedScheduler):
+    """A uniform pace: every layer is the target equally long. The control for "does adapting help?".
+
+    Args:
+        num_layers: How many layers the teacher has.
+        start: The first target, 1-based, or ``"first"``.
+        duration: When the last layer's share ends; null for the whole run. After it the target stays.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        *,
+        start: Literal["first"] | Annotated[int, Ge(1)] = "first",
+        duration: Duration | None = None,
+    ) -> None:
+        super().__init__(num_layers)
+        self.first = self._layer_index(start, "start") if isinstance(start, int) else 0
+        self.duration = duration
+
+    def _target_after(self, steps: int) -> int:
+        length = self.run.total_steps
+        if self.duration is not None:
+            length = self.duration.in_steps(self.run.steps_per_epoch)
+        climbed = steps * (self.num_layers - self.first) // max(1, length)
+        return min(self.first + climbed, self.num_layers - 1)
+
+
+class StepsScheduler(PacedScheduler):
+    """Given layers at given times, for a curriculum known beforehand.
+
+    Args:
+        num_layers: How many layers the teacher has.
+        at: Time to layer, 1-based: ``{0ep: 1, 10ep: 6, 30ep: 12}``. Before the first time its layer
+            is the target, too.
+    """
+
+    def __init__(self, num_layers: int, *, at: dict[Duration, Annotated[int, Ge(1)]]) -> None:
+        super().__init__(num_layers)
+        if not at:
+            raise ValueError("at names no layer")
+        self.at = {time: self._layer_index(layer, "at") for time, layer in at.items()}
+
+    def _target_after(self, steps: int) -> int:
+        per_epoch = self.run.steps_per_epoch
+        times = sorted((time.in_steps(per_epoch), layer) for time, layer in self.at.items())
+        return next((layer for time, layer in reversed(times) if time <= steps), times[0][1])
+
+
+class RandomScheduler(PacedScheduler):
+    """A layer drawn at random every so often. The control for "does the order help?".
+
+    Args:
+        num_layers: How many layers the teacher has.
+        every: How long a draw holds.
+        seed: Of the draws, which depend on nothing else.
+    """
+
+    def __init__(
+        self, num_layers: int, *, every: Duration = Duration(1, "ep"), seed: Annotated[int, Ge(0)] = 0
+    ) -> None:
+        super().__init__(num_layers)
+        self.every = every
+        self.seed = seed
+
+    def _target_after(self, steps: int) -> int:
+        draw = steps // max(1, self.every.in_steps(self.run.steps_per_epoch))
+        return random.Random(f"{self.seed}/{draw}").randrange(self.num_layers)
