@@ -26,6 +26,16 @@ app = typer.Typer(
 recipes = typer.Typer(help="Specs that ship with leapcore.", invoke_without_command=True)
 app.add_typer(recipes, name="recipes")
 
+evaluations = typer.Typer(help="Evaluate the frozen features of any model.", no_args_is_help=True)
+app.add_typer(evaluations, name="eval")
+
+Model = Annotated[
+    str, typer.Argument(help="A folder such as runs/x/student, a timm name, or 'teacher' for the spec's own.")
+]
+SpecOption = Annotated[
+    str, typer.Option("--spec", metavar="SPEC|RECIPE", help="Its data section says on which images.")
+]
+Family = Annotated[str, typer.Option("--backbone", help="The model's backbone family.")]
 Source = Annotated[str, typer.Argument(metavar="SPEC|RECIPE", help="A YAML file, or a recipe's name.")]
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
@@ -104,6 +114,18 @@ def copy_recipe(
     typer.echo(f"copied to {path}; run it with: leapcore run {path}")
 
 
+@evaluations.command("knn")
+def evaluate_knn(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = "vit") -> None:
+    """k-nearest-neighbour accuracy: 20 neighbours by cosine, temperature 0.07."""
+    _evaluate(model, spec, set_, backbone, knn=True)
+
+
+@evaluations.command("linear")
+def evaluate_linear(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = "vit") -> None:
+    """Linear probe: SGD on frozen features for 100 epochs, as in the paper."""
+    _evaluate(model, spec, set_, backbone, linear=True)
+
+
 @app.command()
 def plugins() -> None:
     """Show the installed plugins, what they register, and why a broken one does not work."""
@@ -126,6 +148,15 @@ def main() -> NoReturn:
     except LeapcoreError as error:
         _fail(error)
     sys.exit(0)
+
+
+def _evaluate(model: str, source: str, set_: list[str] | None, family: str, **wanted: bool) -> None:
+    spec = _load(source, set_)
+    from leapcore.engine.evaluate import evaluate_model
+
+    names = {"knn": "kNN accuracy", "linear": "linear probe accuracy", "linear_best": "best epoch"}
+    for name, share in evaluate_model(model, spec, family=family, **wanted).items():
+        typer.echo(f"{names[name]}: {share:.2%}")
 
 
 def _load(source: str, overrides: list[str] | None) -> Spec:

@@ -1,55 +1,95 @@
-"""The evaluations of a run: student and, for comparison, teacher."""
+"""Evaluations: of a run's student and teacher, and of any model on a spec's images."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from leapcore.core.features import LayerFeatureProvider
 from leapcore.engine.data import evaluation_batches
-from leapcore.engine.setup import Parts
+from leapcore.engine.deepspeed import device
+from leapcore.engine.setup import Parts, backbone, image_splits
+from leapcore.engine.sources import ImageSplits
 from leapcore.evaluation.features import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy
 from leapcore.evaluation.linear_probe import linear_probe
+from leapcore.spec import BackboneSpec, Spec
 
 logger = logging.getLogger(__name__)
 
 
 def accuracies(
-    parts: Parts, provider: LayerFeatureProvider, *, knn: bool = False, linear: bool = False
+    spec: Spec,
+    splits: ImageSplits,
+    provider: LayerFeatureProvider,
+    device: torch.device,
+    *,
+    knn: bool = False,
+    linear: bool = False,
 ) -> dict[str, float]:
-    """Accuracies of a backbone on the run's validation images: knn; linear, linear_best.
+    """Accuracies of a backbone on validation images: knn; linear, linear_best, as shares.
 
     Images without labels, or of one class only, have nothing to tell apart: the result is empty.
     """
     found: dict[str, float] = {}
     if not (knn or linear):
         return found
-    train, val = _features(parts, provider)
+    train, val = (_features(spec, images, provider, device) for images in splits)
     if len(train.labels.unique()) < 2 or train.labels.min() < 0:
         logger.warning("the training images have no labels that differ: accuracy is not evaluated")
         return found
     if knn:
         found["knn"] = knn_accuracy(train, val)
     if linear:
-        probe = linear_probe(train, val, seed=parts.spec.train.seed)
+        probe = linear_probe(train, val, seed=spec.train.seed)
         found |= {"linear": probe.last, "linear_best": probe.best}
     return found
 
 
+def student_knn(parts: Parts) -> dict[str, float]:
+    """The student's kNN accuracy so far."""
+    return accuracies(parts.spec, parts.splits, parts.student, parts.device, knn=True)
+
+
 def final_accuracies(parts: Parts) -> dict[str, float]:
     """All that the spec asks for at the end, the teacher's under ``teacher_…``."""
-    wanted = {"knn": parts.spec.evaluate.knn != "never", "linear": parts.spec.evaluate.linear != "never"}
-    found = accuracies(parts, parts.student, **wanted)
-    if parts.spec.evaluate.teacher:
-        of_teacher = accuracies(parts, parts.teacher, **wanted)
+    spec = parts.spec
+    wanted = {"knn": spec.evaluate.knn != "never", "linear": spec.evaluate.linear != "never"}
+    found = accuracies(spec, parts.splits, parts.student, parts.device, **wanted)
+    if spec.evaluate.teacher:
+        of_teacher = accuracies(spec, parts.splits, parts.teacher, parts.device, **wanted)
         found |= {f"teacher_{name}": value for name, value in of_teacher.items()}
     return found
 
 
-def _features(parts: Parts, provider: LayerFeatureProvider) -> tuple[Features, Features]:
-    data, batch_size = parts.spec.data, parts.spec.train.batch_size
-    train, val = (
-        extract_features(provider, evaluation_batches(images, data, batch_size), parts.device)
-        for images in parts.splits
-    )
-    return train, val
+def evaluate_model(model: str, spec: Spec, *, family: str = "vit", **wanted: bool) -> dict[str, float]:
+    """Evaluate any model on the images of a spec.
+
+    Args:
+        model: A folder in timm's local-dir format, a timm name (with its pretrained weights), or
+            ``"teacher"`` for the one that the spec names.
+        spec: Its data section says on what.
+        family: The backbone family of a folder or timm name.
+        wanted: ``knn=True``, ``linear=True``.
+    """
+    provider = load_model(model, spec, family).to(device()).eval()
+    return accuracies(spec, image_splits(spec), provider, device(), **wanted)
+
+
+def load_model(model: str, spec: Spec, family: str) -> LayerFeatureProvider:
+    """The provider for a model as :func:`evaluate_model` takes it."""
+    if model == "teacher":
+        return backbone(spec.teacher, spec.data.image_size)
+    if Path(model).exists():
+        return backbone(
+            BackboneSpec(backbone=family, model=None, weights=model, options={}), spec.data.image_size
+        )
+    named = BackboneSpec(backbone=family, model=model, weights="pretrained", options={})
+    return backbone(named, spec.data.image_size)
+
+
+def _features(spec: Spec, images: Any, provider: LayerFeatureProvider, device: torch.device) -> Features:
+    return extract_features(provider, evaluation_batches(images, spec.data, spec.train.batch_size), device)

@@ -15,7 +15,7 @@ from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.distiller import Comparison
 from leapcore.core.duration import Duration
 from leapcore.core.features import LayerFeatures
-from leapcore.engine.evaluate import accuracies
+from leapcore.engine.evaluate import student_knn
 from leapcore.engine.setup import Parts
 from leapcore.errors import DivergedError
 from leapcore.events import TargetChange
@@ -110,10 +110,9 @@ class Loop:
                 self._report_change(layer, self.step)
                 parts.lr_schedule.advance(self.step)
         # After the last step comes the final evaluation, which measures the same.
-        if isinstance(every, Duration) and self.step % every.in_steps(per_epoch) == 0 and not done:
-            found = accuracies(parts, parts.student, knn=True)
-            if found:
-                self.hooks.leapcore_metrics(step=self.step, metrics=found)
+        due = isinstance(every, Duration) and self.step % every.in_steps(per_epoch) == 0 and not done
+        if due and (found := student_knn(parts)):
+            self.hooks.leapcore_metrics(step=self.step, metrics=found)
 
     def _choose_start(self, pixels: Tensor) -> None:
         """Before the first step: let the scheduler see the untrained student, if it wants to."""

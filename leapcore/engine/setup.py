@@ -75,12 +75,10 @@ def build(spec: Spec) -> Parts:
         LeapcoreError: Something that the spec names is missing or does not fit.
     """
     _seed_everything(spec.train.seed)
-    splits = installed_plugins().get("datasets", spec.data.source.partition("/")[0])(
-        spec.data, spec.data.source.partition("/")[2], spec.train.seed
-    )
+    splits = image_splits(spec)
     batches = TrainingBatches(splits.train, spec.data, spec.train.batch_size, spec.train.seed)
-    teacher = _backbone(spec.teacher, spec).eval().requires_grad_(False)
-    student = _backbone(spec.student, spec)
+    teacher = backbone(spec.teacher, spec.data.image_size).eval().requires_grad_(False)
+    student = backbone(spec.student, spec.data.image_size)
     scheduler = _scheduler(spec.curriculum, len(teacher.layers))
     patch_loss = installed_plugins().get("losses", spec.objective.patch)
     projector = Projector(student.layers[-1].channels, [layer.channels for layer in teacher.layers])
@@ -124,12 +122,17 @@ def _seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _backbone(backbone: BackboneSpec, spec: Spec) -> LayerFeatureProvider:
-    provider: LayerFeatureProvider = installed_plugins().get("backbones", backbone.backbone)(
-        model=backbone.model,
-        weights=backbone.weights,
-        image_size=spec.data.image_size,
-        options=backbone.options,
+def image_splits(spec: Spec) -> ImageSplits:
+    """Open the images that a spec names."""
+    family, _, name = spec.data.source.partition("/")
+    splits: ImageSplits = installed_plugins().get("datasets", family)(spec.data, name, spec.train.seed)
+    return splits
+
+
+def backbone(wanted: BackboneSpec, image_size: int) -> LayerFeatureProvider:
+    """Build a teacher or student."""
+    provider: LayerFeatureProvider = installed_plugins().get("backbones", wanted.backbone)(
+        model=wanted.model, weights=wanted.weights, image_size=image_size, options=wanted.options
     )
     return provider
 
