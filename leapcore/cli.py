@@ -43,6 +43,9 @@ Overrides = Annotated[
 ]
 
 
+_RETRIEVAL = {"mAP": "map", "mP@1": "mp1", "mP@5": "mp5", "mP@10": "mp10"}
+
+
 @app.command()
 def run(
     source: Source,
@@ -124,6 +127,26 @@ def evaluate_knn(model: Model, spec: SpecOption, set_: Overrides = None, backbon
 def evaluate_linear(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = "vit") -> None:
     """Linear probe: SGD on frozen features for 100 epochs, as in the paper."""
     _evaluate(model, spec, set_, backbone, linear=True)
+
+
+@evaluations.command("retrieval")
+def evaluate_retrieval(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(help="Holds gnd_<its name>.pkl and jpg/, as published.")],
+    spec: Annotated[
+        str, typer.Option("--spec", metavar="SPEC|RECIPE", help="Its data section gives image size and crop.")
+    ],
+    set_: Overrides = None,
+    backbone: Family = "vit",
+) -> None:
+    """Instance retrieval on revisited Oxford or Paris: mAP and mP@1, 5, 10."""
+    loaded = _load(spec, set_)
+    from leapcore.engine.evaluate import retrieve
+
+    scores = retrieve(model, folder, loaded, family=backbone)
+    for protocol in ("easy", "medium", "hard"):
+        figures = [f"{name} {scores[f'{protocol}_{key}']:.2%}" for name, key in _RETRIEVAL.items()]
+        typer.echo(f"{protocol}: {', '.join(figures)}")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The command line as a user meets it: output, exit codes, and a cause with a remedy for every mistake."""
 
+import pickle
 import re
 import subprocess
 import sys
@@ -79,6 +80,23 @@ def test_eval_takes_a_student_folder_and_a_teacher(leapcore_):
         share = re.search(rf"{label} +│ ([\d.]+%)", out)[1]
         assert f"{label}: {share}" in leapcore_("eval", name, "runs/mine/student", "--spec", "spec.yaml")[1]
     assert leapcore_("eval", "knn", "teacher", "--spec", "spec.yaml")[1] == "kNN accuracy: 98.61%\n"
+
+
+def test_eval_retrieval_on_a_small_data_set_in_the_published_layout(leapcore_, tmp_path):
+    (tmp_path / "tiny" / "jpg").mkdir(parents=True)
+    for name in ("a", "b", "query"):
+        picture = Image.effect_noise((40, 40), 90 if name == "b" else 5).convert("RGB")
+        picture.save(tmp_path / "tiny" / "jpg" / f"{name}.jpg")
+    answers = {"bbx": [0.0, 0.0, 40.0, 40.0], "easy": [0], "hard": [], "junk": []}
+    truth = {"imlist": ["a", "b"], "qimlist": ["query"], "gnd": [answers]}
+    (tmp_path / "tiny" / "gnd_tiny.pkl").write_bytes(pickle.dumps(truth))
+    code, out, err = leapcore_("eval", "retrieval", "teacher", "tiny", "--spec", "spec.yaml")
+    assert (code, err) == (0, "")
+    assert re.match(
+        r"easy: mAP \d+.\d\d%, mP@1 [\d.]+%, mP@5 [\d.]+%, mP@10 [\d.]+%\nmedium: .*\nhard: mAP nan%", out
+    )
+    code, _, err = leapcore_("eval", "retrieval", "teacher", "nowhere", "--spec", "spec.yaml")
+    assert (code, "nowhere" in err, "Traceback" in err) == (2, True, False)
 
 
 def test_validate_and_recipes_and_plugins(leapcore_):

@@ -25,7 +25,17 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
     assert (tmp_path / "runs/seed-1/summary.json").exists()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/log.md", "docs/method.md", "docs/paper.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/log.md",
+        "docs/method.md",
+        "docs/paper.md",
+    ],
+)
 def test_links_and_named_files_exist(page):
     text = (ROOT / page).read_text()
     links = re.findall(r"\]\(((?!http)[^)#]+)\)", text)

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from leapcore.core.features import LayerFeatureProvider
-from leapcore.engine.data import evaluation_batches
+from leapcore.engine.data import evaluation_batches, evaluation_view
 from leapcore.engine.deepspeed import device
 from leapcore.engine.setup import Parts, backbone, image_splits
 from leapcore.engine.sources import ImageSplits
 from leapcore.evaluation.features import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy
 from leapcore.evaluation.linear_probe import linear_probe
+from leapcore.evaluation.retrieval import evaluate_retrieval
 from leapcore.spec import BackboneSpec, Spec
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,20 @@ def evaluate_model(model: str, spec: Spec, *, family: str = "vit", **wanted: boo
     """
     provider = load_model(model, spec, family).to(device()).eval()
     return accuracies(spec, image_splits(spec), provider, device(), **wanted)
+
+
+def retrieve(model: str, folder: Path, spec: Spec, *, family: str = "vit") -> dict[str, float]:
+    """Instance retrieval of any model on a folder in the layout of revisited Oxford or Paris.
+
+    Args:
+        model: As :func:`evaluate_model` takes it.
+        folder: Holds ``gnd_<folder's name>.pkl`` and ``jpg/``.
+        spec: Its data section gives image size and crop.
+        family: The backbone family of a folder or timm name.
+    """
+    provider = load_model(model, spec, family).to(device()).eval()
+    view = evaluation_view(spec.data.image_size, spec.data.crop)
+    return evaluate_retrieval(provider, folder, view=view, device=device())
 
 
 def load_model(model: str, spec: Spec, family: str) -> LayerFeatureProvider:

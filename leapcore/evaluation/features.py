@@ -31,10 +31,12 @@ def extract_features(
     was_training = provider.training
     provider.eval()
     vectors, labels = [], []
-    for pixels, batch_labels in batches:
-        images = provider.prepare(pixels.to(device, non_blocking=True).float() / 255)
-        (last,) = provider(images, [len(provider.layers) - 1])
-        vectors.append(last.pooled.float())
-        labels.append(batch_labels.to(device))
-    provider.train(was_training)
+    try:
+        for pixels, batch_labels in batches:
+            images = provider.prepare(pixels.to(device, non_blocking=True).float() / 255)
+            (last,) = provider(images, [len(provider.layers) - 1])
+            vectors.append(last.pooled.float())
+            labels.append(batch_labels.to(device))
+    finally:
+        provider.train(was_training)
     return Features(torch.cat(vectors), torch.cat(labels))
