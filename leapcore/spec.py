@@ -106,7 +106,22 @@ class ObjectiveSpec(Section):
 
     patch: str = Field("mse", description="Loss between tokens, as plugins register it: mse, cosine, …")
     cls_weight: float = Field(0.05, ge=0, description="Weight of the loss between class tokens (LEAP: 0.05).")
+    cls_head: Literal["shared", "separate"] = Field(
+        "shared", description="Whether class token and tokens are projected by one head (LEAP) or by two."
+    )
+    sigreg: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of SIGReg, which draws the student's covariance to the identity (LEAP: 0.01).",
+    )
+    reset_projector: bool = Field(False, description="Start the projector anew at every advance.")
     mixup: bool = Field(True, description="Mix each batch with a permutation of itself (LEAP).")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ObjectiveSpec:
+        if self.cls_head == "separate" and self.cls_weight == 0:
+            raise ValueError("a separate cls_head would never be trained with cls_weight: 0")
+        return self
 
 
 class RestartSpec(Section):
@@ -213,6 +228,14 @@ class Spec(Section):
     train: TrainSpec = TrainSpec()
     engine: EngineSpec = EngineSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Spec:
+        if self.objective.reset_projector and self.engine.zero_stage:
+            raise ValueError(
+                "objective.reset_projector needs engine.zero_stage: 0, since ZeRO keeps a copy of the weights"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """The spec with every default written out; loading it gives this spec again."""

@@ -133,6 +133,18 @@ def test_combinations_that_make_no_sense_are_refused_with_the_reason(spec_of, ca
         spec_of(MINIMAL.replace("name: small", f"name: small\noptimizer: {{{section}}}"))
 
 
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ("objective: {cls_head: separate, cls_weight: 0}", "never be trained"),
+        ("objective: {reset_projector: true}\nengine: {zero_stage: 1}", "needs engine.zero_stage: 0"),
+    ],
+)
+def test_objectives_that_make_no_sense_are_refused(spec_of, sections, message):
+    with pytest.raises(SpecError, match=message):
+        spec_of(MINIMAL + sections)
+
+
 def test_all_schedulers_take_their_options(spec_of):
     for options in (
         "scheduler: cosine, threshold: 0.9, measure_every: 5, sample_images: 8",

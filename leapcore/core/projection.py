@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import nn
 
 from leapcore.core.features import LayerFeatures
 
 
 class Projector(nn.Module):
-    """One linear head per teacher width; tokens and prefix tokens go through the same head.
+    """One linear head per teacher width.
 
     A ViT has one width, so one head serves all its blocks and is kept when the target moves, as in
     LEAP. Weights start from a truncated normal of standard deviation 0.02, biases from 0.
@@ -18,20 +21,38 @@ class Projector(nn.Module):
     Args:
         student_channels: Width of the student's features.
         teacher_channels: Widths of the teacher's layers; repetitions count once.
+        separate_cls: Give the pooled vector (the class token) heads of its own instead of the tokens'.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: Iterable[int]) -> None:
+    def __init__(
+        self, student_channels: int, teacher_channels: Iterable[int], *, separate_cls: bool = False
+    ) -> None:
         super().__init__()
         widths = sorted(set(teacher_channels))
-        self.heads = nn.ModuleDict({str(width): _head(student_channels, width) for width in widths})
+        self.heads = _heads(student_channels, widths)
+        self.cls_heads = _heads(student_channels, widths if separate_cls else [])
 
     def forward(self, features: LayerFeatures, channels: int) -> LayerFeatures:
-        """Project (B, N, student_channels) to (B, N, channels)."""
-        return features.map(self.heads[str(channels)])
+        """Project (B, N, student_channels) to (B, N, channels), prefix tokens too."""
+        projected = features.map(self.heads[str(channels)])
+        if self.cls_heads:
+            pooled = self.cls_heads[str(channels)](features.pooled)
+            projected = replace(projected, prefix_tokens=pooled.unsqueeze(1))
+        return projected
+
+    def reset(self) -> None:
+        """Start all heads anew, in place; what the optimizer remembers of them stays."""
+        for head in (*self.heads.values(), *self.cls_heads.values()):
+            _initialise(head)
 
 
-def _head(student_channels: int, teacher_channels: int) -> nn.Linear:
-    head = nn.Linear(student_channels, teacher_channels)
+def _heads(student_channels: int, widths: list[int]) -> nn.ModuleDict:
+    return nn.ModuleDict({str(width): _initialise(nn.Linear(student_channels, width)) for width in widths})
+
+
+@torch.no_grad()
+def _initialise(head: Any) -> nn.Module:
     nn.init.trunc_normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)
-    return head
+    linear: nn.Module = head
+    return linear

@@ -65,22 +65,27 @@ class Loop:
         parts, scheduler = self.parts, self.parts.scheduler
         if self.step == 0:
             self._choose_start(pixels)
-        layer, self._layer, self._lr = scheduler.target, scheduler.target, parts.engine.get_lr()[0]
-        comparison: Comparison = parts.engine(pixels, self._target(pixels, layer))
+        self._layer, self._lr = scheduler.target, parts.engine.get_lr()[0]
+        comparison: Comparison = parts.engine(pixels, self._target(pixels, self._layer))
         parts.engine.backward(comparison.loss)
         measured = scheduler.wants_score
         score = self._note(comparison, measured)
         macs = self._score_macs(comparison) if measured else 0
-        parts.ledger.record_step(layer, len(pixels), alignment_macs=macs)
-        if scheduler.step(score):
-            self._report_change(layer, self.step + 1)
+        parts.ledger.record_step(self._layer, len(pixels), alignment_macs=macs)
+        moved = scheduler.step(score)
+        if moved:
             parts.lr_schedule.advance(self.step)
-        parts.engine.step()  # last, since it works out the next step's learning rate
+        parts.engine.step()  # after the schedule, since it works out the next step's learning rate
         self.step += 1
+        if moved:
+            self._report_change(self._layer)
 
     def _note(self, comparison: Comparison, measured: bool) -> float | None:
         """Keep a step's figures for the next report; the alignment, if it is to be measured."""
-        figures = {name: getattr(comparison, name).detach() for name in ("loss", "patch_loss", "cls_loss")}
+        names = ["loss", "patch_loss", "cls_loss"]
+        if self.parts.spec.objective.sigreg:
+            names.append("sigreg_loss")
+        figures = {name: getattr(comparison, name).detach() for name in names}
         self._pending.append(figures)
         if not measured:
             return None
@@ -107,8 +112,8 @@ class Loop:
         if self.step % per_epoch == 0:
             layer = parts.scheduler.target
             if parts.scheduler.end_epoch():
-                self._report_change(layer, self.step)
                 parts.lr_schedule.advance(self.step)
+                self._report_change(layer)
         # After the last step comes the final evaluation, which measures the same.
         due = isinstance(every, Duration) and self.step % every.in_steps(per_epoch) == 0 and not done
         if due and (found := student_knn(parts)):
@@ -174,9 +179,11 @@ class Loop:
         partner = torch.randperm(len(pixels), generator=self._mixing).to(pixels.device)
         return weight * pixels + (1 - weight) * pixels[partner]
 
-    def _report_change(self, previous: int, step: int) -> None:
+    def _report_change(self, previous: int) -> None:
         scheduler = self.parts.scheduler
-        change = TargetChange(step, previous + 1, scheduler.target + 1, scheduler.reason)
+        if self.parts.spec.objective.reset_projector:
+            self.parts.projector.reset()
+        change = TargetChange(self.step, previous + 1, scheduler.target + 1, scheduler.reason)
         self.changes.append(change)
         self.hooks.leapcore_target_changed(event=change)
 

@@ -38,6 +38,7 @@ class Parts:
         batches: Augmented batches of the training images.
         teacher: Frozen, in eval mode.
         student: The backbone inside the engine.
+        projector: The heads inside the engine.
         engine: DeepSpeed around the distiller.
         scheduler: Chooses the target layer.
         lr_schedule: The course of the learning rate.
@@ -51,6 +52,7 @@ class Parts:
     batches: TrainingBatches
     teacher: LayerFeatureProvider
     student: LayerFeatureProvider
+    projector: Projector
     engine: Any
     scheduler: DifficultyScheduler
     lr_schedule: LrSchedule
@@ -81,8 +83,13 @@ def build(spec: Spec) -> Parts:
     student = backbone(spec.student, spec.data.image_size)
     scheduler = _scheduler(spec.curriculum, len(teacher.layers))
     patch_loss = installed_plugins().get("losses", spec.objective.patch)
-    projector = Projector(student.layers[-1].channels, [layer.channels for layer in teacher.layers])
-    distiller = Distiller(student, projector, patch_loss, spec.objective.cls_weight)
+    objective = spec.objective
+    projector = Projector(
+        student.layers[-1].channels,
+        [layer.channels for layer in teacher.layers],
+        separate_cls=objective.cls_head == "separate",
+    )
+    distiller = Distiller(student, projector, patch_loss, objective.cls_weight, objective.sigreg)
     length = RunLength(spec.train.duration.in_steps(batches.steps_per_epoch), batches.steps_per_epoch)
     scheduler.run = length
     lr_schedule = _lr_schedule(spec.optimizer, length)
@@ -94,6 +101,7 @@ def build(spec: Spec) -> Parts:
         ledger=_ledger(teacher, distiller),
         teacher=teacher.to(device()),
         student=student,
+        projector=projector,
         engine=wrap(distiller, spec, lr_schedule),
         scheduler=scheduler,
         lr_schedule=lr_schedule,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from leapcore import Distiller, ImageInput, Projector, linear_cka
-from leapcore.core.losses import cosine, mse
+from leapcore.core.losses import cosine, mse, sigreg
 
 # The reference names two of the teacher's tensors otherwise than timm.
 RENAMED = {"register_tokens": "reg_token", "mask_token": None}
@@ -126,3 +126,43 @@ def test_cosine_loss_ignores_scale():
     x = torch.rand(2, 5, 8)
     assert cosine(3 * x, x).item() == pytest.approx(0, abs=1e-6)
     assert cosine(-x, x).item() == pytest.approx(2, abs=1e-6)
+
+
+def test_a_separate_class_head_is_used_and_trained(vit):
+    projector = Projector(12, [24], separate_cls=True)
+    distiller = Distiller(vit(embed_dim=12), projector, mse, cls_weight=0.05)
+    teacher, pixels = vit(), torch.rand(2, 3, 28, 28)
+    (target,) = teacher(teacher.prepare(pixels), [1])
+    result = distiller(pixels, target)
+    result.loss.backward()
+    (features,) = distiller.student(distiller.student.prepare(pixels), [3])
+    own = projector.cls_heads["24"]
+    assert result.cls_loss.item() == pytest.approx(mse(own(features.pooled), target.pooled).item(), rel=1e-5)
+    assert own.weight.grad.norm() > 0
+    assert not torch.equal(own.weight, projector.heads["24"].weight)
+
+
+def test_resetting_the_projector_draws_new_heads_in_place():
+    projector = Projector(12, [24], separate_cls=True)
+    before = [parameter.clone() for parameter in projector.parameters()]
+    kept = [id(parameter) for parameter in projector.parameters()]
+    with torch.no_grad():
+        projector.heads["24"].bias.fill_(1)
+    projector.reset()
+    assert [id(parameter) for parameter in projector.parameters()] == kept
+    assert not torch.equal(projector.heads["24"].weight, before[0])
+    assert not projector.heads["24"].bias.any()
+
+
+def test_sigreg_is_zero_for_white_features_and_joins_the_loss(vit):
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(200_000, 4, generator=generator)
+    assert sigreg(white).item() == pytest.approx(0, abs=0.02)
+    assert sigreg(torch.zeros(10, 4)).item() == pytest.approx(2)  # the norm of the 4 x 4 identity
+    assert sigreg(3 * white).item() == pytest.approx(16, rel=0.01)  # 4 variances of 9: 8 too many each
+    teacher, pixels = vit(), torch.rand(4, 3, 28, 28)
+    (target,) = teacher(teacher.prepare(pixels), [1])
+    distiller = Distiller(vit(embed_dim=12), Projector(12, [24]), mse, cls_weight=0.0, sigreg_weight=0.01)
+    result = distiller(pixels, target)
+    assert result.loss.item() == pytest.approx((result.patch_loss + 0.01 * result.sigreg_loss).item())
+    assert result.sigreg_loss > 0

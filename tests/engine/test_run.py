@@ -213,6 +213,21 @@ def test_a_sampled_score_is_measured_on_the_first_images_and_booked_so():
     assert loop.parts.ledger.macs["alignment"] == 2 * 3 * 16 * 16 * 72**2
 
 
+def test_the_projector_is_reset_at_an_advance_and_sigreg_is_reported():
+    options = ["objective={reset_projector: true, sigreg: 0.01, cls_head: separate}", "train.log_every=1"]
+    loop = _loop(
+        "curriculum.max_time_per_layer=2st", "curriculum.threshold=2", "train.duration=3st", *options
+    )
+    loop.hooks, recorder = _Relay(), Recorder()
+    loop.hooks.to = recorder
+    resets = []
+    reset = loop.parts.projector.reset
+    loop.parts.projector.reset = lambda: resets.append(loop.step) or reset()
+    loop.fit()
+    assert resets == [2]
+    assert all(metrics["sigreg_loss"] > 0 for _, metrics in recorder.metrics)
+
+
 def test_few_tokens_for_the_width_are_warned_of(caplog):
     _loop("curriculum.sample_images=8", "train.duration=1st").fit()
     assert "measured on 128 tokens of width 72: so few make it too high" in caplog.text
