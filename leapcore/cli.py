@@ -33,7 +33,7 @@ Model = Annotated[
     str, typer.Argument(help="A folder such as runs/x/student, a timm name, or 'teacher' for the spec's own.")
 ]
 SpecOption = Annotated[
-    str, typer.Option("--spec", metavar="SPEC|RECIPE", help="Its data section says on which images.")
+    str, typer.Option("--spec", metavar="SPEC|RECIPE", help="Its data section says which images, how large.")
 ]
 Family = Annotated[str, typer.Option("--backbone", help="The model's backbone family.")]
 Source = Annotated[str, typer.Argument(metavar="SPEC|RECIPE", help="A YAML file, or a recipe's name.")]
@@ -133,9 +133,7 @@ def evaluate_linear(model: Model, spec: SpecOption, set_: Overrides = None, back
 def evaluate_retrieval(
     model: Model,
     folder: Annotated[Path, typer.Argument(help="Holds gnd_<its name>.pkl and jpg/, as published.")],
-    spec: Annotated[
-        str, typer.Option("--spec", metavar="SPEC|RECIPE", help="Its data section gives image size and crop.")
-    ],
+    spec: SpecOption,
     set_: Overrides = None,
     backbone: Family = "vit",
 ) -> None:

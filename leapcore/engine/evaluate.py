@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from leapcore.core.features import LayerFeatureProvider
 from leapcore.engine.data import evaluation_batches, evaluation_view
 from leapcore.engine.deepspeed import device
@@ -26,7 +24,6 @@ def accuracies(
     spec: Spec,
     splits: ImageSplits,
     provider: LayerFeatureProvider,
-    device: torch.device,
     *,
     knn: bool = False,
     linear: bool = False,
@@ -38,7 +35,7 @@ def accuracies(
     found: dict[str, float] = {}
     if not (knn or linear):
         return found
-    train, val = (_features(spec, images, provider, device) for images in splits)
+    train, val = (_features(spec, images, provider) for images in splits)
     if len(train.labels.unique()) < 2 or train.labels.min() < 0:
         logger.warning("the training images have no labels that differ: accuracy is not evaluated")
         return found
@@ -52,16 +49,16 @@ def accuracies(
 
 def student_knn(parts: Parts) -> dict[str, float]:
     """The student's kNN accuracy so far."""
-    return accuracies(parts.spec, parts.splits, parts.student, parts.device, knn=True)
+    return accuracies(parts.spec, parts.splits, parts.student, knn=True)
 
 
 def final_accuracies(parts: Parts) -> dict[str, float]:
     """All that the spec asks for at the end, the teacher's under ``teacher_…``."""
     spec = parts.spec
     wanted = {"knn": spec.evaluate.knn != "never", "linear": spec.evaluate.linear != "never"}
-    found = accuracies(spec, parts.splits, parts.student, parts.device, **wanted)
+    found = accuracies(spec, parts.splits, parts.student, **wanted)
     if spec.evaluate.teacher:
-        of_teacher = accuracies(spec, parts.splits, parts.teacher, parts.device, **wanted)
+        of_teacher = accuracies(spec, parts.splits, parts.teacher, **wanted)
         found |= {f"teacher_{name}": value for name, value in of_teacher.items()}
     return found
 
@@ -77,7 +74,7 @@ def evaluate_model(model: str, spec: Spec, *, family: str = "vit", **wanted: boo
         wanted: ``knn=True``, ``linear=True``.
     """
     provider = load_model(model, spec, family).to(device()).eval()
-    return accuracies(spec, image_splits(spec), provider, device(), **wanted)
+    return accuracies(spec, image_splits(spec), provider, **wanted)
 
 
 def retrieve(model: str, folder: Path, spec: Spec, *, family: str = "vit") -> dict[str, float]:
@@ -97,14 +94,14 @@ def retrieve(model: str, folder: Path, spec: Spec, *, family: str = "vit") -> di
 def load_model(model: str, spec: Spec, family: str) -> LayerFeatureProvider:
     """The provider for a model as :func:`evaluate_model` takes it."""
     if model == "teacher":
-        return backbone(spec.teacher, spec.data.image_size)
-    if Path(model).exists():
-        return backbone(
-            BackboneSpec(backbone=family, model=None, weights=model, options={}), spec.data.image_size
-        )
-    named = BackboneSpec(backbone=family, model=model, weights="pretrained", options={})
-    return backbone(named, spec.data.image_size)
+        wanted = spec.teacher
+    elif Path(model).exists():
+        wanted = BackboneSpec(backbone=family, model=None, weights=model, options={})
+    else:
+        wanted = BackboneSpec(backbone=family, model=model, weights="pretrained", options={})
+    return backbone(wanted, spec.data.image_size)
 
 
-def _features(spec: Spec, images: Any, provider: LayerFeatureProvider, device: torch.device) -> Features:
-    return extract_features(provider, evaluation_batches(images, spec.data, spec.train.batch_size), device)
+def _features(spec: Spec, images: Any, provider: LayerFeatureProvider) -> Features:
+    batches = evaluation_batches(images, spec.data, spec.train.batch_size)
+    return extract_features(provider, batches, device())

@@ -78,7 +78,7 @@ class Loop:
         parts.engine.step()  # after the schedule, since it works out the next step's learning rate
         self.step += 1
         if moved:
-            self._report_change(self._layer)
+            self._moved_from(self._layer)
 
     def _note(self, comparison: Comparison, measured: bool) -> float | None:
         """Keep a step's figures for the next report; the alignment, if it is to be measured."""
@@ -113,7 +113,7 @@ class Loop:
             layer = parts.scheduler.target
             if parts.scheduler.end_epoch():
                 parts.lr_schedule.advance(self.step)
-                self._report_change(layer)
+                self._moved_from(layer)
         # After the last step comes the final evaluation, which measures the same.
         due = isinstance(every, Duration) and self.step % every.in_steps(per_epoch) == 0 and not done
         if due and (found := student_knn(parts)):
@@ -179,7 +179,8 @@ class Loop:
         partner = torch.randperm(len(pixels), generator=self._mixing).to(pixels.device)
         return weight * pixels + (1 - weight) * pixels[partner]
 
-    def _report_change(self, previous: int) -> None:
+    def _moved_from(self, previous: int) -> None:
+        """The target moved and the step is over: reset the projector if asked to, and tell the listeners."""
         scheduler = self.parts.scheduler
         if self.parts.spec.objective.reset_projector:
             self.parts.projector.reset()
