@@ -17,7 +17,7 @@ import torch
 
 from leapcore import Duration, FlopsLedger, LayerFeatureProvider, Projector, count_macs
 from leapcore.core.alignment import ALIGNMENTS
-from leapcore.core.flops import count_all_prefix_macs
+from leapcore.core.flops import count_layer_macs
 from leapcore.core.schedulers import CkaScheduler
 from leapcore.plugins import installed_plugins
 
@@ -68,19 +68,22 @@ def saving(start: int, epochs_per_block: int, setting: Setting = AS_TABLE) -> fl
     """Saving in % of a walk that begins at block ``start`` (1-based) and that only the time limit moves."""
     ledger = empty_ledger(setting)
     limit = Duration(epochs_per_block, "ep")
-    scheduler = CkaScheduler(len(ledger.teacher_macs), start=start, max_time_per_layer=limit)
+    teacher = prefix_macs(setting.teacher)
+    scheduler = CkaScheduler(len(teacher), start=start, max_time_per_layer=limit)
     # One batch stands for an epoch: all batches of an epoch cost the same, and only shares are reported.
     for _ in range(EPOCHS):
-        ledger.record_step(scheduler.target, BATCH, alignment_macs=alignment_macs(setting))
+        ledger.record_step(
+            BATCH, teacher_macs=teacher[scheduler.target], alignment_macs=alignment_macs(setting)
+        )
         scheduler.end_epoch()
     return 100 * ledger.saved
 
 
 def mean_block(saved: float) -> float:
     """The mean target block, 1-based, at which a run saves ``saved`` %: every block costs the same."""
-    ledger = empty_ledger(AS_TABLE)
-    ledger.record_step(0, 1)
-    depth = len(ledger.teacher_macs)
+    ledger, teacher = empty_ledger(AS_TABLE), prefix_macs(AS_TABLE.teacher)
+    ledger.record_step(1, teacher_macs=teacher[0])
+    depth = len(teacher)
     per_block = 100 * ledger.saved / (depth - 1)
     return depth - saved / per_block
 
@@ -90,13 +93,13 @@ def empty_ledger(setting: Setting) -> FlopsLedger:
     student = prefix_macs(setting.student)[-1]
     if setting.projector:
         student += projector_macs(setting.student, setting.teacher)
-    return FlopsLedger(list(prefix_macs(setting.teacher)), student)
+    return FlopsLedger(prefix_macs(setting.teacher)[-1], student)
 
 
 @cache
 def prefix_macs(model: str) -> tuple[int, ...]:
     """MACs per image up to each block."""
-    return tuple(count_all_prefix_macs(on_meta(model), (3, PIXELS, PIXELS)))
+    return tuple(count_layer_macs(on_meta(model), (3, PIXELS, PIXELS)).prefixes)
 
 
 @cache

@@ -40,7 +40,7 @@ def draw(lines: list[dict], summary: dict) -> plt.Figure:
 
 
 def _draw_targets(axes: plt.Axes, lines: list[dict], summary: dict) -> None:
-    layers, end = summary["teacher"]["layers"], summary["steps"]
+    layers, end = summary["teachers"]["teacher"]["layers"], summary["steps"]
     changes = [line for line in lines if line.get("event") == "target_changed"]
     steps = [change["step"] for change in changes] + [end]
     targets = [change["target"] for change in changes]

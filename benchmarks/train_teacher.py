@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from leapcore import create_timm_model
+from leapcore.compat import import_timm
 from leapcore.engine.data import TrainingBatches, evaluation_batches
 from leapcore.export import export_timm
 from leapcore.plugins import installed_plugins
@@ -38,7 +39,7 @@ class Setting(NamedTuple):
     options: dict[str, Any]
     epochs: int
     batch_size: int
-    lr: float
+    optimizer: dict[str, Any]
     drop_path: float
     output: Path
 
@@ -55,7 +56,7 @@ SETTINGS = {
         options={"img_size": 32, "patch_size": 8, "embed_dim": 72, "depth": 12, "num_heads": 3},
         epochs=100,
         batch_size=64,
-        lr=1e-3,
+        optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05, "filter_bias_and_bn": False},
         drop_path=0.05,
         output=Path("leapcore/assets/digits-vit"),
     ),
@@ -66,13 +67,24 @@ SETTINGS = {
             val="validation",
             image_size=28,
             crop=1.0,
-            augment=AugmentSpec(scale=(0.6, 1.0), flip=0.5, color=0, gray=0, blur=0),
+            augment=AugmentSpec(scale=(1.0, 1.0), flip=0.5, color=0, gray=0, blur=0),
             workers=1,
         ),
-        options={"img_size": 28, "patch_size": 4, "embed_dim": 64, "depth": 12, "num_heads": 4},
-        epochs=12,
-        batch_size=128,
-        lr=2e-3,
+        options={
+            "img_size": 28,
+            "patch_size": 7,
+            "embed_dim": 96,
+            "depth": 12,
+            "num_heads": 4,
+            # Learning from the mean over tokens is faster than from a class token.
+            "class_token": False,
+            "global_pool": "avg",
+            "fc_norm": False,
+        },
+        epochs=9,
+        batch_size=64,
+        # AdamW needs several times as many epochs for the same accuracy.
+        optimizer={"opt": "muon", "lr": 2e-2, "weight_decay": 0.05},
         drop_path=0.0,
         output=Path("benchmarks/fashion_mnist/teacher"),
     ),
@@ -92,7 +104,7 @@ def main() -> None:
         MODEL, "none", {**setting.options, "num_classes": 10, "drop_path_rate": setting.drop_path}
     )
     started = time.perf_counter()
-    history = train(model, batches, test, epochs, setting.lr)
+    history = train(model, batches, test, epochs, setting.optimizer)
     model.reset_classifier(0)
     export_timm(model.half(), output, setting.options)
     record = {
@@ -102,7 +114,11 @@ def main() -> None:
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "data": setting.data.model_dump(mode="json"),
-        "training": {"batch_size": setting.batch_size, "lr": setting.lr, "drop_path": setting.drop_path},
+        "training": {
+            "batch_size": setting.batch_size,
+            "optimizer": setting.optimizer,
+            "drop_path": setting.drop_path,
+        },
         "model": {"name": MODEL, **setting.options},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "history": history,
@@ -111,11 +127,14 @@ def main() -> None:
     print(f"test accuracy {record['test_accuracy']:.4f}, {record['parameters']} parameters")
 
 
-def train(model, batches: TrainingBatches, test, epochs: int, lr: float) -> list[dict[str, float]]:
-    """AdamW with warm-up and cosine, cross-entropy with label smoothing."""
+def train(model, batches: TrainingBatches, test, epochs: int, optimizer_options) -> list[dict[str, float]]:
+    """Warm-up and cosine, cross-entropy with label smoothing."""
     steps = epochs * batches.steps_per_epoch
     warmup = 0.05 * steps
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
+    import_timm()
+    from timm.optim import create_optimizer_v2
+
+    optimizer = create_optimizer_v2(model, **optimizer_options)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / warmup, 0.5 * (1 + math.cos(math.pi * s / steps)))
     )

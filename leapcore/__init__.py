@@ -12,10 +12,11 @@ from leapcore._version import __version__
 
 if TYPE_CHECKING:
     from leapcore.core.alignment import linear_cka, mean_cosine
-    from leapcore.core.distiller import Comparison, Distiller
+    from leapcore.core.distiller import Distillation, Distiller
     from leapcore.core.duration import Duration
     from leapcore.core.features import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
     from leapcore.core.flops import FlopsLedger, count_macs, count_prefix_macs
+    from leapcore.core.matching import Comparison, Match, TeacherFeatures
     from leapcore.core.projection import Projector
     from leapcore.core.schedulers import DifficultyScheduler
     from leapcore.engine.run import run
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from leapcore.timm_models import create_timm_model, timm_image_input
 
 _HOME = {
-    "Comparison": "core.distiller",
+    "Comparison": "core.matching",
     "DifficultyScheduler": "core.schedulers",
+    "Distillation": "core.distiller",
     "Distiller": "core.distiller",
     "Duration": "core.duration",
     "FlopsLedger": "core.flops",
@@ -37,9 +39,11 @@ _HOME = {
     "LayerFeatures": "core.features",
     "LayerInfo": "core.features",
     "LeapcoreError": "errors",
+    "Match": "core.matching",
     "Projector": "core.projection",
     "RunReport": "events",
     "Spec": "spec",
+    "TeacherFeatures": "core.matching",
     "count_macs": "core.flops",
     "count_prefix_macs": "core.flops",
     "create_timm_model": "timm_models",
@@ -54,6 +58,7 @@ _HOME = {
 __all__ = [
     "Comparison",
     "DifficultyScheduler",
+    "Distillation",
     "Distiller",
     "Duration",
     "FlopsLedger",
@@ -62,9 +67,11 @@ __all__ = [
     "LayerFeatures",
     "LayerInfo",
     "LeapcoreError",
+    "Match",
     "Projector",
     "RunReport",
     "Spec",
+    "TeacherFeatures",
     "__version__",
     "count_macs",
     "count_prefix_macs",

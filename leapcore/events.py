@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leapcore.spec import Spec
+
+
+def per_teacher(figures: dict[str, Any], name: str, teachers: Sized) -> dict[str, Any]:
+    """Figures that belong to one teacher, named after it where a run has several: ``alignment/dino``."""
+    return figures if len(teachers) == 1 else {f"{key}/{name}": value for key, value in figures.items()}
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class RunStart:
         folder: Where results go.
         total_steps: Planned number of steps.
         steps_per_epoch: Steps in a whole epoch.
-        teacher: Facts about the teacher.
+        teachers: Facts about each teacher, by its name.
         student: Facts about the student.
         train_images: Size of the training set.
         val_images: Size of the validation set.
@@ -46,7 +52,7 @@ class RunStart:
     folder: Path
     total_steps: int
     steps_per_epoch: int
-    teacher: ModelFacts
+    teachers: dict[str, ModelFacts]
     student: ModelFacts
     train_images: int
     val_images: int
@@ -61,12 +67,14 @@ class TargetChange:
         previous: The layer until now.
         target: The layer from now on.
         reason: Why, in a word or two.
+        teacher: Whose layer it is, by its name in the spec.
     """
 
     step: int
     previous: int
     target: int
     reason: str
+    teacher: str = "teacher"
 
 
 @dataclass
@@ -78,12 +86,12 @@ class RunReport:
         folder: Where results are.
         status: ``"finished"`` or ``"interrupted"``.
         steps: Finished steps.
-        accuracy: Top-1 shares in [0, 1]: knn, linear, linear_best, teacher_knn, teacher_linear.
+        accuracy: Top-1 shares in [0, 1]: knn, linear, linear_best, teacher_knn, teacher_linear, …
         flops: spent, baseline (fixed last layer), spent_by_part, in FLOPs (2 per MAC); saved, a share.
         time: Wall time in seconds, of the whole run and of training alone, and images per second.
         curriculum: Every change of target, the first included.
         student: Folder, parameters and the line of Python that loads it.
-        teacher: Parameters and depth.
+        teachers: Parameters and depth of each teacher, by its name.
     """
 
     name: str
@@ -94,5 +102,5 @@ class RunReport:
     flops: dict[str, Any]
     time: dict[str, float]
     student: dict[str, Any]
-    teacher: dict[str, Any]
+    teachers: dict[str, dict[str, Any]]
     curriculum: list[TargetChange] = field(default_factory=list)

@@ -17,6 +17,7 @@ def _positive(duration: Duration) -> Duration:
 
 Period = Annotated[Duration, AfterValidator(_positive)]
 Moment = Period | Literal["end", "never"]
+Name = Annotated[str, Field(pattern=r"^\w[\w\-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -101,9 +102,26 @@ class CurriculumSpec(Section):
         return self.model_extra or {}
 
 
-class ObjectiveSpec(Section):
-    """What the student minimises."""
+class TeacherSpec(BackboneSpec):
+    """One of several teachers."""
 
+    weight: float = Field(1.0, gt=0, description="Weight of this teacher's loss.")
+    curriculum: CurriculumSpec | None = Field(
+        None, description="This teacher's own curriculum; null for the run's."
+    )
+
+
+class ObjectiveSpec(Section):
+    """What the student minimises, for each teacher alike."""
+
+    target: Literal["layer", "layer+last", "all"] = Field(
+        "layer",
+        description="What the student's last layer learns from: the curriculum's layer (LEAP), or that and "
+        "the last one; all: each of its layers from the teacher's at the same depth, without a curriculum.",
+    )
+    reduction: Literal["mean", "sum"] | None = Field(
+        None, description="Of the losses of all layers, with target: all; mean if not given."
+    )
     patch: str = Field("mse", description="Loss between tokens, as plugins register it: mse, cosine, …")
     cls_weight: float = Field(0.05, ge=0, description="Weight of the loss between class tokens (LEAP: 0.05).")
     cls_head: Literal["shared", "separate"] = Field(
@@ -114,6 +132,9 @@ class ObjectiveSpec(Section):
         ge=0,
         description="Weight of SIGReg, which draws the student's covariance to the identity (LEAP: 0.01).",
     )
+    patch_embedding: float = Field(
+        0.0, ge=0, description="Weight of the loss between normalised patch embeddings (LEAP: off)."
+    )
     reset_projector: bool = Field(False, description="Start the projector anew at every advance.")
     mixup: bool = Field(True, description="Mix each batch with a permutation of itself (LEAP).")
 
@@ -121,6 +142,8 @@ class ObjectiveSpec(Section):
     def _fits(self) -> ObjectiveSpec:
         if self.cls_head == "separate" and self.cls_weight == 0:
             raise ValueError("a separate cls_head would never be trained with cls_weight: 0")
+        if self.reduction is not None and self.target != "all":
+            raise ValueError(f"reduction belongs to target: all, not to target: {self.target}")
         return self
 
 
@@ -216,10 +239,11 @@ class EvaluateSpec(Section):
 class Spec(Section):
     """A whole run."""
 
-    name: str = Field(
-        min_length=1, pattern=r"^\w[\w.\-]*$", description="Names the output folder, runs/<name>."
+    name: str = Field(pattern=r"^\w[\w.\-]*$", description="Names the output folder, runs/<name>.")
+    teacher: BackboneSpec | None = Field(None, description="The teacher; several are named in 'teachers'.")
+    teachers: dict[Name, TeacherSpec] = Field(
+        {}, description="Several teachers by name, each with its weight and, if it has one, its curriculum."
     )
-    teacher: BackboneSpec
     student: BackboneSpec
     data: DataSpec
     curriculum: CurriculumSpec = CurriculumSpec()
@@ -235,7 +259,27 @@ class Spec(Section):
             raise ValueError(
                 "objective.reset_projector needs engine.zero_stage: 0, since ZeRO keeps a copy of the weights"
             )
+        if bool(self.teachers) == (self.teacher is not None):
+            raise ValueError("a run has one teacher, or several teachers: give 'teacher' or 'teachers'")
+        for curriculum in self.curricula.values():
+            chooses = curriculum.scheduler != "fixed" or curriculum.options.get("layer", "last") != "last"
+            if self.objective.target == "all" and chooses:
+                raise ValueError(
+                    "objective.target: all leaves a curriculum nothing to choose: write {scheduler: fixed}"
+                )
         return self
+
+    @property
+    def each_teacher(self) -> dict[str, TeacherSpec]:
+        """The teachers by name; a single one is called ``teacher``."""
+        if self.teacher is None:
+            return self.teachers
+        return {"teacher": TeacherSpec(**self.teacher.model_dump())}
+
+    @property
+    def curricula(self) -> dict[str, CurriculumSpec]:
+        """Each teacher's curriculum, by the teacher's name."""
+        return {name: teacher.curriculum or self.curriculum for name, teacher in self.each_teacher.items()}
 
     def to_yaml(self) -> str:
         """The spec with every default written out; loading it gives this spec again."""

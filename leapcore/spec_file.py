@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -18,7 +18,7 @@ from leapcore.options import options_model, plain_options
 from leapcore.plugins import installed_plugins
 from leapcore.recipes import recipe_names, recipe_text
 from leapcore.registry import Factory
-from leapcore.spec import Spec
+from leapcore.spec import BackboneSpec, CurriculumSpec, Spec
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class SpecText(NamedTuple):
 
     def fault(self, path: KeyPath, problem: str) -> str:
         """One line: where, which key, what is wrong."""
-        return f"{self.where(path)}: {'.'.join(map(str, path))}: {problem}"
+        return ": ".join(filter(None, [self.where(path), ".".join(map(str, path)), problem]))
 
 
 def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
@@ -143,31 +143,52 @@ def _drop_foreign_options(text: SpecText) -> None:
 
 
 def _with_checked_names(spec: Spec, text: SpecText) -> Spec:
-    """Check every name that plugins provide, and the files; fill in the scheduler's own defaults."""
-    _require(text, ("teacher", "backbone"), "backbones", spec.teacher.backbone)
+    """Check every name that plugins provide, and the files; fill in the schedulers' own defaults."""
+    for path, teacher in _teachers(spec).items():
+        _require(text, (*path, "backbone"), "backbones", teacher.backbone)
     _require(text, ("student", "backbone"), "backbones", spec.student.backbone)
     _require(text, ("data", "source"), "datasets", spec.data.source.partition("/")[0])
     _require(text, ("objective", "patch"), "losses", spec.objective.patch)
-    factory = _scheduler(text, spec.curriculum.scheduler)
-    try:
-        options = plain_options(factory, spec.curriculum.options)
-    except ValidationError as error:
-        raise _spec_error(text, options_model(factory), ("curriculum",), error) from error
+    curriculum = _with_options(spec.curriculum, text, ("curriculum",))
+    teachers = {
+        name: teacher.model_copy(
+            update={"curriculum": _with_options(teacher.curriculum, text, ("teachers", name, "curriculum"))}
+        )
+        for name, teacher in spec.teachers.items()
+    }
     _require_files(spec)
-    curriculum = type(spec.curriculum)(scheduler=spec.curriculum.scheduler, **options)
-    return spec.model_copy(update={"curriculum": curriculum})
+    return spec.model_copy(update={"curriculum": curriculum, "teachers": teachers})
+
+
+def _teachers(spec: Spec) -> dict[KeyPath, BackboneSpec]:
+    several: dict[KeyPath, BackboneSpec] = {
+        ("teachers", name): teacher for name, teacher in spec.teachers.items()
+    }
+    return several if spec.teacher is None else {("teacher",): spec.teacher}
+
+
+def _with_options(curriculum: CurriculumSpec | None, text: SpecText, path: KeyPath) -> CurriculumSpec | None:
+    """The curriculum with every option of its scheduler, checked."""
+    if curriculum is None:
+        return None
+    factory = _scheduler(text, curriculum.scheduler, path)
+    try:
+        options = plain_options(factory, curriculum.options)
+    except ValidationError as error:
+        raise _spec_error(text, options_model(factory), path, error) from error
+    return CurriculumSpec(scheduler=curriculum.scheduler, **options)
 
 
 def _require_files(spec: Spec) -> None:
-    weights_path(spec.teacher.weights)
-    weights_path(spec.student.weights)
+    for backbone in (*_teachers(spec).values(), spec.student):
+        weights_path(backbone.weights)
     if spec.data.source == "folder":
         image_folder("data.train", spec.data.train)
         image_folder("data.val", spec.data.val)
 
 
-def _scheduler(text: SpecText, name: str) -> Factory:
-    _require(text, ("curriculum", "scheduler"), "schedulers", name)
+def _scheduler(text: SpecText, name: str, path: KeyPath = ("curriculum",)) -> Factory:
+    _require(text, (*path, "scheduler"), "schedulers", name)
     return installed_plugins().get("schedulers", name)
 
 
@@ -196,15 +217,17 @@ def _problem(model: type[BaseModel], path: KeyPath, detail: Any) -> str:
     if detail["type"] == "missing":
         return "is missing"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    return message if "got" in message else f"{message}, got {detail['input']!r}"
+    told = "got" in message or (detail["type"] == "value_error" and isinstance(detail["input"], dict))
+    return message if told else f"{message}, got {detail['input']!r}"
 
 
 def _key_path(model: type[BaseModel], location: Iterable[str | int]) -> KeyPath:
     """The part of pydantic's location that names keys of the spec, without the branches of unions."""
     path: list[str | int] = []
     for part in location:
-        fields = _fields_at(model, tuple(path))
-        if path and not fields and not isinstance(part, int):
+        at = _annotation_at(model, tuple(path))
+        names_key = at is model or _is_mapping(at) or hasattr(at, "model_fields") or isinstance(part, int)
+        if not names_key or part == "[key]":
             break
         path.append(part)
     return tuple(path)
@@ -212,8 +235,27 @@ def _key_path(model: type[BaseModel], location: Iterable[str | int]) -> KeyPath:
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
     """The keys that the section at this path takes; none where it is a plain value."""
+    return list(getattr(_annotation_at(model, path), "model_fields", {}))
+
+
+def _annotation_at(model: type[BaseModel], path: KeyPath) -> Any:
+    """What belongs at this path: a section, a mapping of sections, or the type of a plain value."""
     current: Any = model
     for part in path:
+        if _is_mapping(current):
+            current = get_args(current)[1]
+            continue
         field = getattr(current, "model_fields", {}).get(part)
-        current = field.annotation if field else None
-    return list(getattr(current, "model_fields", {}))
+        current = _without_none(field.annotation) if field else None
+    return current
+
+
+def _is_mapping(annotation: Any) -> bool:
+    values = get_args(annotation)[1:] if get_origin(annotation) is dict else ()
+    return any(hasattr(value, "model_fields") for value in values)
+
+
+def _without_none(annotation: Any) -> Any:
+    """``Section`` where the annotation is ``Section | None``."""
+    branches = [branch for branch in get_args(annotation) if hasattr(branch, "model_fields")]
+    return annotation if _is_mapping(annotation) or len(branches) != 1 else branches[0]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from leapcore import Distiller, Projector, load_spec
-from leapcore.core.losses import mse
+from leapcore import Distiller, load_spec
+from leapcore.core.duration import RunLength
 from leapcore.errors import DataError
 from leapcore.plugins import installed_plugins
 from leapcore.recipes import recipe_names, recipe_summary
@@ -127,13 +127,15 @@ def test_the_script_finds_the_savings_computed_before(script):
         assert found == pytest.approx(row, abs=0.1), start
 
 
-def test_the_script_counts_as_a_run_does(script):
-    from leapcore.engine.setup import _ledger
+def test_the_script_counts_as_a_run_does(empty_data, script):
+    from leapcore.engine.setup import _ledger, _teacher
 
-    teacher, student = script.on_meta(script.AS_TABLE.teacher), script.on_meta(script.AS_TABLE.student)
+    provider, student = script.on_meta(script.AS_TABLE.teacher), script.on_meta(script.AS_TABLE.student)
+    spec = load_spec("leap-vits14-imagenet100")
     with torch.device("meta"):
-        projector = Projector(384, [1536])
-    assert script.empty_ledger(script.AS_TABLE) == _ledger(teacher, Distiller(student, projector, mse, 0.05))
+        teacher = _teacher(spec, "teacher", provider, student, RunLength(1, 1))
+    distiller = Distiller(student, {"teacher": teacher.match})
+    assert script.empty_ledger(script.AS_TABLE) == _ledger(distiller, [teacher])
 
 
 def test_the_mean_block_and_the_lead(script):

@@ -1,7 +1,7 @@
 import pytest
 
 from leapcore import Duration, load_spec
-from leapcore.errors import SpecError, UnknownNameError
+from leapcore.errors import LeapcoreError, SpecError, UnknownNameError
 from leapcore.recipes import recipe_names
 
 MINIMAL = """\
@@ -212,3 +212,81 @@ def test_a_missing_file_suggests_recipes(tmp_path):
 def test_yaml_cannot_run_code(spec_of):
     with pytest.raises(SpecError):
         spec_of("name: !!python/object/apply:os.system ['true']")
+
+
+TEACHERS = """
+name: two
+teachers:
+  deep: {backbone: vit, weights: "asset:digits-vit"}
+  flat: {backbone: vit, weights: "asset:digits-vit", weight: 0.5, curriculum: {scheduler: fixed, layer: 3}}
+student: {backbone: vit, model: vit_tiny_patch16_224}
+data: {source: digits, image_size: 32}
+"""
+
+
+def test_each_of_several_teachers_has_its_curriculum_and_weight(spec_of):
+    spec = spec_of(TEACHERS)
+    assert {name: c.scheduler for name, c in spec.curricula.items()} == {"deep": "cka", "flat": "fixed"}
+    assert spec.teachers["flat"].curriculum.options == {"layer": 3}
+    assert [teacher.weight for teacher in spec.each_teacher.values()] == [1.0, 0.5]
+    assert list(load_spec("quickstart").each_teacher) == ["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("weight: 0.5", "weight: 0", "spec.yaml:5: teachers.flat.weight: should be greater than 0, got 0"),
+        (
+            "weight: 0.5",
+            "wieght: 1",
+            "spec.yaml:5: teachers.flat.wieght: unknown key. Did you mean 'weight'?",
+        ),
+        (
+            "layer: 3",
+            "layr: 3",
+            "spec.yaml:5: teachers.flat.curriculum.layr: unknown key. Did you mean 'layer'?",
+        ),
+        ("fixed", "fixd", "spec.yaml:5: teachers.flat.curriculum.scheduler: unknown scheduler 'fixd'"),
+        (
+            "deep: {backbone: vit",
+            "deep: {backbone: vti",
+            "spec.yaml:4: teachers.deep.backbone: unknown backbone 'vti'",
+        ),
+        ("deep: {", "a.b: {", r"spec.yaml:4: teachers.a.b: String should match pattern"),
+        ('asset:digits-vit"}', 'nowhere.pth"}', "nowhere.pth"),
+        (
+            "name: two",
+            'name: two\nteacher: {backbone: vit, weights: "asset:digits-vit"}',
+            "give 'teacher' or 'teachers'",
+        ),
+    ],
+)
+def test_faults_of_one_of_several_teachers_are_named_where_they_are(spec_of, old, new, message):
+    assert old in TEACHERS
+    with pytest.raises(LeapcoreError) as caught:
+        spec_of(TEACHERS.replace(old, new, 1))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["objective.target=all"],
+            "leaves a curriculum nothing to choose: write {scheduler: fixed}\nThe keys",
+        ),
+        (["objective.target=all", "curriculum={scheduler: fixed, layer: 3}"], "nothing to choose"),
+        (["objective.reduction=sum"], "reduction belongs to target: all, not to target: layer"),
+        (["objective.target=both"], "objective.target: should be 'layer', 'layer+last' or 'all', got 'both'"),
+        (["objective.patch_embedding=-1"], "objective.patch_embedding: should be greater than or equal to 0"),
+    ],
+)
+def test_targets_that_make_no_sense_are_refused_with_the_reason(overrides, message):
+    with pytest.raises(SpecError) as caught:
+        load_spec("quickstart", overrides)
+    assert message in str(caught.value)
+
+
+def test_a_run_without_a_teacher_is_told_of_both_ways_to_name_one(spec_of):
+    with pytest.raises(SpecError, match=r"^spec.yaml:1: a run has one teacher, or several teachers: give"):
+        spec_of(MINIMAL.replace("teacher:", "#"))

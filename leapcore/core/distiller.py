@@ -1,85 +1,84 @@
-"""The trainable part of a distillation: student and projector, and the loss against a target."""
+"""The trainable part of a distillation: the student, and its match with each teacher."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from leapcore.core.features import LayerFeatureProvider, LayerFeatures, on_common_grid
-from leapcore.core.losses import FeatureLoss, sigreg
-from leapcore.core.projection import Projector
+from leapcore.core.features import LayerFeatureProvider, LayerFeatures
+from leapcore.core.losses import sigreg
+from leapcore.core.matching import Comparison, Match, StudentFeatures, TeacherFeatures
 
 
-class Comparison(NamedTuple):
-    """The student held against one target.
+class Distillation(NamedTuple):
+    """What a step minimises, and its parts.
 
     Attributes:
-        loss: What is minimised: the sum of the others, each with its weight.
-        patch_loss: Between the tokens of the grid.
-        cls_loss: Between the pooled vectors; 0 where its weight is 0.
+        loss: The sum of all, each with its weight.
         sigreg_loss: The regulariser of the student's features; 0 where its weight is 0.
-        projected: (B * N, C), the student's tokens after projection.
-        target: (B * N, C), the teacher's tokens on the same grid.
+        comparisons: The student held against each teacher, by the teacher's name.
     """
 
     loss: Tensor
-    patch_loss: Tensor
-    cls_loss: Tensor
     sigreg_loss: Tensor
-    projected: Tensor
-    target: Tensor
+    comparisons: dict[str, Comparison]
 
 
 class Distiller(nn.Module):
     """What the engine wraps and trains.
 
-    The teacher is no part of it: it is neither trained nor stored in checkpoints.
+    The teachers are no part of it: they are neither trained nor stored in checkpoints.
 
     Args:
-        student: The backbone to train; its last layer is the one that is matched.
-        projector: Heads from the student's width to each of the teacher's.
-        patch_loss: The loss between tokens.
-        cls_weight: Weight of the mean squared error between the pooled vectors.
+        student: The backbone to train.
+        matches: The student's match with each teacher, by the teacher's name.
+        weights: Weight of each teacher's loss; 1 for those not named.
         sigreg_weight: Weight of :func:`leapcore.core.losses.sigreg` on the student's mean tokens.
     """
 
     def __init__(
         self,
         student: LayerFeatureProvider,
-        projector: Projector,
-        patch_loss: FeatureLoss,
-        cls_weight: float,
+        matches: Mapping[str, Match],
+        *,
+        weights: Mapping[str, float] | None = None,
         sigreg_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.student = student
-        self.projector = projector
-        self.patch_loss = patch_loss
-        self.cls_weight = cls_weight
+        self.matches = nn.ModuleDict(matches)
+        self._student_layers = {layer for match in matches.values() for layer in match.student_layers}
+        self._embeds = any(match.embedding for match in matches.values())
+        self.weights = {name: (weights or {}).get(name, 1.0) for name in matches}
         self.sigreg_weight = sigreg_weight
 
-    def forward(self, pixels: Tensor, target: LayerFeatures) -> Comparison:
-        """Run the student and compare it with a target.
+    def forward(self, pixels: Tensor, teachers: Mapping[str, TeacherFeatures]) -> Distillation:
+        """Run the student once and compare it with the teachers.
 
         Args:
             pixels: (B, 3, H, W) in [0, 1].
-            target: Finalized teacher features of the same images.
+            teachers: Each teacher's features of the same images, by its name.
         """
-        (features,) = self.student(self.student.prepare(pixels), [len(self.student.layers) - 1])
-        projected, target = on_common_grid(self.projector(features, target.channels), target)
-        patch_loss = self.patch_loss(projected.tokens, target.tokens)
-        cls_loss = patch_loss.new_zeros(())
-        if self.cls_weight:
-            cls_loss = nn.functional.mse_loss(projected.pooled, target.pooled)
-        sigreg_loss = patch_loss.new_zeros(())
+        features = self.student_features(self.student.prepare(pixels))
+        comparisons = {name: self.matches[name](features, theirs) for name, theirs in teachers.items()}
+        last = features.layers[len(self.student.layers) - 1]
+        sigreg_loss = last.tokens.new_zeros(())
         if self.sigreg_weight:
-            sigreg_loss = sigreg(features.tokens.mean(1))
-        return Comparison(
-            loss=patch_loss + self.cls_weight * cls_loss + self.sigreg_weight * sigreg_loss,
-            patch_loss=patch_loss.detach(),
-            cls_loss=cls_loss.detach(),
-            sigreg_loss=sigreg_loss.detach(),
-            projected=projected.tokens.detach().flatten(0, 1),
-            target=target.tokens.flatten(0, 1),
-        )
+            sigreg_loss = sigreg(last.tokens.mean(1))
+        loss = self.sigreg_weight * sigreg_loss
+        for name, comparison in comparisons.items():
+            loss = loss + self.weights[name] * comparison.loss
+        return Distillation(loss, sigreg_loss.detach(), comparisons)
+
+    def student_features(self, images: Tensor) -> StudentFeatures:
+        """The student's features of all layers that some match needs; its last layer is finalized."""
+        last = len(self.student.layers) - 1
+        found: dict[int, LayerFeatures] = {}
+        for index, features in enumerate(self.student.iter_layers(images)):
+            if index == last:
+                found[index] = self.student.finalize(features, index)
+            elif index in self._student_layers:
+                found[index] = features
+        return StudentFeatures(found, self.student.embed(images) if self._embeds else None)

@@ -113,8 +113,10 @@ class LayerFeatureProvider(nn.Module, ABC):
     Attributes:
         layers: One :class:`LayerInfo` per block; the index into it names a layer everywhere.
         image_input: Size and normalisation that the backbone expects.
+        embedding: The patch embedding that :meth:`embed` yields, None for a backbone without one.
     """
 
+    embedding: LayerInfo | None = None
     _mean: Tensor
     _std: Tensor
 
@@ -134,6 +136,14 @@ class LayerFeatureProvider(nn.Module, ABC):
         Args:
             images: (B, 3, H, W), normalised as :attr:`image_input` says.
         """
+
+    def embed(self, images: Tensor) -> LayerFeatures:
+        """The image's patches, projected: no position, no block yet. Only with an :attr:`embedding`.
+
+        Args:
+            images: (B, 3, H, W), normalised as :attr:`image_input` says.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no patch embedding")
 
     def finalize(self, features: LayerFeatures, layer: int) -> LayerFeatures:
         """Apply the backbone's own final norm, where it fits this layer. By default nothing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,34 @@ def count_macs(module: nn.Module, *inputs: Any) -> int:
     return int(analyse(module, *inputs).total())
 
 
-def count_all_prefix_macs(provider: LayerFeatureProvider, input_shape: Sequence[int]) -> list[int]:
-    """MACs per image up to and including each layer, its finalization included, from a single trace.
+class LayerMacs(NamedTuple):
+    """MACs per image of a backbone, layer by layer.
+
+    Attributes:
+        steps: Of each layer alone; the first includes what comes before it.
+        ends: Of each layer's finalization.
+    """
+
+    steps: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    def until(self, *layers: int) -> int:
+        """MACs of a pass that yields these layers: up to the deepest, and each one's finalization."""
+        return sum(self.steps[: max(layers) + 1]) + sum(self.ends[layer] for layer in set(layers))
+
+    @property
+    def prefixes(self) -> list[int]:
+        """MACs up to and including each layer alone."""
+        return [self.until(layer) for layer in range(len(self.steps))]
+
+    @property
+    def whole(self) -> int:
+        """MACs up to and including the last layer."""
+        return self.until(len(self.steps) - 1)
+
+
+def count_layer_macs(provider: LayerFeatureProvider, input_shape: Sequence[int]) -> LayerMacs:
+    """MACs per image of each layer and of its finalization, from a single trace.
 
     Args:
         provider: The backbone.
@@ -48,12 +74,11 @@ def count_all_prefix_macs(provider: LayerFeatureProvider, input_shape: Sequence[
     """
     channels, height, width = input_shape
     analysis = analyse(_LayerByLayer(provider), torch.empty(1, channels, height, width))
-    per_module = analysis.by_module()
-    prefixes, so_far = [], 0
-    for layer in range(len(provider.layers)):
-        so_far += int(per_module[f"steps.{layer}"])
-        prefixes.append(so_far + int(per_module[f"ends.{layer}"]))
-    return prefixes
+    per_module, layers = analysis.by_module(), range(len(provider.layers))
+    return LayerMacs(
+        steps=tuple(int(per_module[f"steps.{layer}"]) for layer in layers),
+        ends=tuple(int(per_module[f"ends.{layer}"]) for layer in layers),
+    )
 
 
 def count_prefix_macs(provider: LayerFeatureProvider, layer: int, input_shape: Sequence[int]) -> int:
@@ -67,7 +92,7 @@ def count_prefix_macs(provider: LayerFeatureProvider, layer: int, input_shape: S
     Raises:
         CountingError: An operator's cost is not known.
     """
-    return count_all_prefix_macs(provider, input_shape)[layer]
+    return count_layer_macs(provider, input_shape).until(layer)
 
 
 @dataclass
@@ -75,44 +100,48 @@ class FlopsLedger:
     """Adds up what a run computes, part by part, and what the fixed-last-layer run would have.
 
     Args:
-        teacher_macs: MACs per image of the teacher up to each layer (:func:`count_all_prefix_macs`).
-        student_macs: MACs per image of one student forward pass, projector included.
+        teacher_macs: MACs per image of a baseline step's teachers: each up to its last layer.
+        student_macs: MACs per image of one student forward pass, projectors included.
 
     Attributes:
         macs: What was spent so far, by part: teacher, student, alignment, calibration.
         baseline_macs: The same steps with the last layer as target and nothing measured.
     """
 
-    teacher_macs: list[int]
+    teacher_macs: int
     student_macs: int
     macs: dict[str, int] = field(
         default_factory=lambda: {"teacher": 0, "student": 0, "alignment": 0, "calibration": 0}
     )
     baseline_macs: int = 0
 
-    def record_step(self, layer: int, images: int, *, alignment_macs: int = 0) -> None:
+    def record_step(self, images: int, *, teacher_macs: int, alignment_macs: int = 0) -> None:
         """Book one training step.
 
         Args:
-            layer: Index of the target layer.
             images: Batch size.
+            teacher_macs: MACs per image of this step's teachers.
             alignment_macs: What measuring the alignment took, if it was measured.
         """
         student = STUDENT_STEP * self.student_macs * images
-        self.macs["teacher"] += self.teacher_macs[layer] * images
+        self.macs["teacher"] += teacher_macs * images
         self.macs["student"] += student
         self.macs["alignment"] += alignment_macs
-        self.baseline_macs += self.teacher_macs[-1] * images + student
+        self.baseline_macs += self.teacher_macs * images + student
 
-    def record_calibration(self, images: int, *, alignment_macs: int) -> None:
-        """Book the scan: one pass of the whole teacher, and per layer one of the student and one score.
+    def record_calibration(
+        self, images: int, *, teacher_macs: int, student_passes: int, alignment_macs: int
+    ) -> None:
+        """Book the scan of a teacher: one pass of it, and per layer one of the student and one score.
 
         Args:
             images: Batch size.
+            teacher_macs: MACs per image of the teacher's pass.
+            student_passes: How many layers were compared.
             alignment_macs: What all the scores took together.
         """
-        student = self.student_macs * len(self.teacher_macs)
-        self.macs["calibration"] += (self.teacher_macs[-1] + student) * images + alignment_macs
+        student = self.student_macs * student_passes
+        self.macs["calibration"] += (teacher_macs + student) * images + alignment_macs
 
     @property
     def spent(self) -> int:

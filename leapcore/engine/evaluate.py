@@ -15,6 +15,7 @@ from leapcore.evaluation.features import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy
 from leapcore.evaluation.linear_probe import linear_probe
 from leapcore.evaluation.retrieval import evaluate_retrieval
+from leapcore.events import per_teacher
 from leapcore.spec import BackboneSpec, Spec
 
 logger = logging.getLogger(__name__)
@@ -53,13 +54,15 @@ def student_knn(parts: Parts) -> dict[str, float]:
 
 
 def final_accuracies(parts: Parts) -> dict[str, float]:
-    """All that the spec asks for at the end, the teacher's under ``teacher_…``."""
+    """All that the spec asks for at the end, the teachers' under ``teacher_…``."""
     spec = parts.spec
     wanted = {"knn": spec.evaluate.knn != "never", "linear": spec.evaluate.linear != "never"}
     found = accuracies(spec, parts.splits, parts.student, **wanted)
     if spec.evaluate.teacher:
-        of_teacher = accuracies(spec, parts.splits, parts.teacher, **wanted)
-        found |= {f"teacher_{name}": value for name, value in of_teacher.items()}
+        for teacher in parts.teachers:
+            measured = accuracies(spec, parts.splits, teacher.provider, **wanted)
+            figures = {f"teacher_{name}": value for name, value in measured.items()}
+            found |= per_teacher(figures, teacher.name, parts.teachers)
     return found
 
 
@@ -67,8 +70,8 @@ def evaluate_model(model: str, spec: Spec, *, family: str = "vit", **wanted: boo
     """Evaluate any model on the images of a spec.
 
     Args:
-        model: A folder in timm's local-dir format, a timm name (with its pretrained weights), or
-            ``"teacher"`` for the one that the spec names.
+        model: A folder in timm's local-dir format, a timm name (with its pretrained weights), or the
+            spec's name of a teacher, which is ``"teacher"`` where there is one.
         spec: Its data section says on what.
         family: The backbone family of a folder or timm name.
         wanted: ``knn=True``, ``linear=True``.
@@ -93,8 +96,9 @@ def retrieve(model: str, folder: Path, spec: Spec, *, family: str = "vit") -> di
 
 def load_model(model: str, spec: Spec, family: str) -> LayerFeatureProvider:
     """The provider for a model as :func:`evaluate_model` takes it."""
-    if model == "teacher":
-        wanted = spec.teacher
+    wanted: BackboneSpec
+    if model in spec.each_teacher:
+        wanted = spec.each_teacher[model]
     elif Path(model).exists():
         wanted = BackboneSpec(backbone=family, model=None, weights=model, options={})
     else:

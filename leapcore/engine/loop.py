@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import time
 from typing import Any
@@ -11,22 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leapcore.core.alignment import ALIGNMENTS
-from leapcore.core.distiller import Comparison
+from leapcore.core.distiller import Distillation
 from leapcore.core.duration import Duration
-from leapcore.core.features import LayerFeatures
 from leapcore.engine.evaluate import student_knn
 from leapcore.engine.setup import Parts
+from leapcore.engine.teachers import Teacher
 from leapcore.errors import DivergedError
-from leapcore.events import TargetChange
-
-logger = logging.getLogger(__name__)
-
-FEW = 4  # tokens per channel below which biased CKA of unrelated features exceeds about 0.2
+from leapcore.events import TargetChange, per_teacher
 
 
 class Loop:
-    """Trains the student, asking the scheduler for the target after each step.
+    """Trains the student, asking each teacher's scheduler for its target after each step.
 
     Args:
         parts: The run.
@@ -47,7 +41,8 @@ class Loop:
         self._mixing = torch.Generator().manual_seed(parts.spec.train.seed)
         self._pending: list[dict[str, Tensor]] = []  # figures of the steps since the last report
         self._reported = (0, 0.0)  # step and seconds at the last report
-        self._layer, self._lr = 0, 0.0  # of the last step
+        self._layers: dict[str, int] = {}  # each teacher's target in the last step
+        self._lr = 0.0  # of the last step
 
     def fit(self) -> None:
         """Take all steps."""
@@ -62,47 +57,50 @@ class Loop:
             started = time.perf_counter()
 
     def _train_step(self, pixels: Tensor) -> None:
-        parts, scheduler = self.parts, self.parts.scheduler
+        parts, teachers = self.parts, self.parts.teachers
         if self.step == 0:
-            self._choose_start(pixels)
-        self._layer, self._lr = scheduler.target, parts.engine.get_lr()[0]
-        comparison: Comparison = parts.engine(pixels, self._target(pixels, self._layer))
-        parts.engine.backward(comparison.loss)
-        measured = scheduler.wants_score
-        score = self._note(comparison, measured)
-        macs = self._score_macs(comparison) if measured else 0
-        parts.ledger.record_step(self._layer, len(pixels), alignment_macs=macs)
-        moved = scheduler.step(score)
+            self._choose_starts(pixels)
+        self._layers = {teacher.name: teacher.scheduler.target for teacher in teachers}
+        self._lr = parts.engine.get_lr()[0]
+        with self._autocast():
+            targets = {teacher.name: teacher.features(pixels) for teacher in teachers}
+        result: Distillation = parts.engine(pixels, targets)
+        parts.engine.backward(result.loss)
+        scores = self._note(result, len(pixels))
+        moved = [teacher for teacher in teachers if teacher.scheduler.step(scores.get(teacher.name))]
         if moved:
             parts.lr_schedule.advance(self.step)
         parts.engine.step()  # after the schedule, since it works out the next step's learning rate
         self.step += 1
-        if moved:
-            self._moved_from(self._layer)
+        for teacher in moved:
+            self._moved(teacher, self._layers[teacher.name])
 
-    def _note(self, comparison: Comparison, measured: bool) -> float | None:
-        """Keep a step's figures for the next report; the alignment, if it is to be measured."""
-        names = ["loss", "patch_loss", "cls_loss"]
-        if self.parts.spec.objective.sigreg:
-            names.append("sigreg_loss")
-        figures = {name: getattr(comparison, name).detach() for name in names}
+    def _note(self, result: Distillation, images: int) -> dict[str, float]:
+        """Keep a step's figures for the next report, and book its FLOPs.
+
+        Returns:
+            The alignment with each teacher whose scheduler wants it.
+        """
+        parts, objective = self.parts, self.parts.spec.objective
+        figures, scores, macs = {"loss": result.loss.detach()}, {}, 0
+        if objective.sigreg:
+            figures["sigreg_loss"] = result.sigreg_loss
+        for teacher in parts.teachers:
+            comparison = result.comparisons[teacher.name]
+            parts_of_loss = ["patch_loss", "cls_loss"] + ["embedding_loss"] * bool(objective.patch_embedding)
+            found = {name: getattr(comparison, name) for name in parts_of_loss}
+            if teacher.scheduler.wants_score:
+                found["alignment"] = teacher.score(comparison)
+                scores[teacher.name] = float(found["alignment"])
+                macs += teacher.score_macs(comparison)
+                if self.step == 0:
+                    teacher.warn_of_few_tokens(comparison)
+            figures |= per_teacher(found, teacher.name, parts.teachers)
+        parts.ledger.record_step(
+            images, teacher_macs=sum(teacher.step_macs for teacher in parts.teachers), alignment_macs=macs
+        )
         self._pending.append(figures)
-        if not measured:
-            return None
-        if self.step == 0:
-            self._warn_of_few_tokens(comparison)
-        score = figures["alignment"] = self._score(comparison)
-        return float(score)
-
-    def _warn_of_few_tokens(self, comparison: Comparison) -> None:
-        tokens, width = self._sampled(comparison), comparison.target.shape[1]
-        if self._alignment == "cka" and tokens < FEW * width:
-            logger.warning(
-                "linear CKA is measured on %d tokens of width %d: so few make it too high. "
-                "Set curriculum.unbiased: true, or use larger batches.",
-                tokens,
-                width,
-            )
+        return scores
 
     def _after_step(self) -> None:
         parts, every = self.parts, self.parts.spec.evaluate.knn
@@ -110,66 +108,38 @@ class Loop:
         if self.step % parts.spec.train.log_every == 0 or done:
             self._report_metrics()
         if self.step % per_epoch == 0:
-            layer = parts.scheduler.target
-            if parts.scheduler.end_epoch():
-                parts.lr_schedule.advance(self.step)
-                self._moved_from(layer)
+            self._end_epoch()
         # After the last step comes the final evaluation, which measures the same.
         due = isinstance(every, Duration) and self.step % every.in_steps(per_epoch) == 0 and not done
         if due and (found := student_knn(parts)):
             self.hooks.leapcore_metrics(step=self.step, metrics=found)
 
-    def _choose_start(self, pixels: Tensor) -> None:
-        """Before the first step: let the scheduler see the untrained student, if it wants to."""
-        parts, scores = self.parts, None
-        if parts.scheduler.wants_calibration:
-            scores = self._calibrate(pixels)
-        parts.scheduler.start(scores)
-        self.changes.append(TargetChange(0, 0, parts.scheduler.target + 1, "start"))
-        self.hooks.leapcore_target_changed(event=self.changes[-1])
+    def _end_epoch(self) -> None:
+        for teacher in self.parts.teachers:
+            layer = teacher.scheduler.target
+            if teacher.scheduler.end_epoch():
+                self.parts.lr_schedule.advance(self.step)
+                self._moved(teacher, layer)
 
-    @torch.no_grad()
-    def _calibrate(self, pixels: Tensor) -> list[float]:
-        """The student's alignment with every teacher layer, in one pass of the teacher."""
-        teacher, scores, macs = self.parts.teacher, [], 0
+    def _choose_starts(self, pixels: Tensor) -> None:
+        """Before the first step: let each scheduler see the untrained student, if it wants to."""
+        for teacher in self.parts.teachers:
+            scores = self._calibrate(teacher, pixels) if teacher.scheduler.wants_calibration else None
+            teacher.scheduler.start(scores)
+            self._tell(TargetChange(0, 0, teacher.scheduler.target + 1, "start", teacher.name))
+
+    def _calibrate(self, teacher: Teacher, pixels: Tensor) -> list[float]:
         with self._autocast():
-            for layer, features in enumerate(teacher.iter_layers(teacher.prepare(pixels))):
-                comparison = self.parts.engine(pixels, teacher.finalize(features, layer))
-                scores.append(self._score(comparison).item())
-                macs += self._score_macs(comparison)
-        self.parts.ledger.record_calibration(len(pixels), alignment_macs=macs)
+            scores, macs = teacher.calibrate(self.parts.engine, pixels)
+        passed = teacher.macs.until(*range(len(scores)))
+        self.parts.ledger.record_calibration(
+            len(pixels), teacher_macs=passed, student_passes=len(scores), alignment_macs=macs
+        )
         return scores
-
-    @torch.no_grad()
-    def _target(self, pixels: Tensor, layer: int) -> LayerFeatures:
-        teacher = self.parts.teacher
-        with self._autocast():
-            (features,) = teacher(teacher.prepare(pixels), [layer])
-        target: LayerFeatures = features
-        return target
 
     def _autocast(self) -> torch.autocast:
         enabled = self.parts.spec.train.precision == "bfloat16"
         return torch.autocast(self.parts.device.type, torch.bfloat16, enabled=enabled)
-
-    def _score(self, comparison: Comparison) -> Tensor:
-        name, rows = self._alignment, self._sampled(comparison)
-        return ALIGNMENTS[name].score(comparison.projected[:rows], comparison.target[:rows])
-
-    def _score_macs(self, comparison: Comparison) -> int:
-        return ALIGNMENTS[self._alignment].macs(self._sampled(comparison), comparison.target.shape[1])
-
-    @property
-    def _alignment(self) -> str:
-        name = self.parts.scheduler.alignment
-        assert name is not None, "only schedulers that name an alignment are given scores"
-        return name
-
-    def _sampled(self, comparison: Comparison) -> int:
-        """How many tokens the score is measured on: those of the first ``sample_images`` images."""
-        tokens, batch_size = len(comparison.target), self.parts.spec.train.batch_size
-        images = min(self.parts.scheduler.sample_images or batch_size, batch_size)
-        return tokens * images // batch_size
 
     def _mixed(self, pixels: Tensor) -> Tensor:
         """Mixup with one weight for the whole batch (LEAP, step 1)."""
@@ -179,12 +149,16 @@ class Loop:
         partner = torch.randperm(len(pixels), generator=self._mixing).to(pixels.device)
         return weight * pixels + (1 - weight) * pixels[partner]
 
-    def _moved_from(self, previous: int) -> None:
-        """The target moved and the step is over: reset the projector if asked to, and tell the listeners."""
-        scheduler = self.parts.scheduler
+    def _moved(self, teacher: Teacher, previous: int) -> None:
+        """A target moved and the step is over: reset the projectors if asked to, and tell the listeners."""
+        scheduler = teacher.scheduler
         if self.parts.spec.objective.reset_projector:
-            self.parts.projector.reset()
-        change = TargetChange(self.step, previous + 1, scheduler.target + 1, scheduler.reason)
+            teacher.match.reset_projectors()
+        self._tell(
+            TargetChange(self.step, previous + 1, scheduler.target + 1, scheduler.reason, teacher.name)
+        )
+
+    def _tell(self, change: TargetChange) -> None:
         self.changes.append(change)
         self.hooks.leapcore_target_changed(event=change)
 
@@ -199,7 +173,7 @@ class Loop:
         self._stop_if_diverged(means["loss"])
         metrics = {
             "epoch": self.step / parts.batches.steps_per_epoch,
-            "target_layer": self._layer + 1,
+            **self._target_layers(),
             **means,
             "lr": self._lr,
             "flops_saved": parts.ledger.saved,
@@ -209,10 +183,18 @@ class Loop:
         self._pending, self._reported = [], (self.step, self.seconds)
         self.hooks.leapcore_metrics(step=self.step, metrics=metrics)
 
+    def _target_layers(self) -> dict[str, int]:
+        """The last step's, counted from 1."""
+        found: dict[str, int] = {}
+        for name, layer in self._layers.items():
+            found |= per_teacher({"target_layer": layer + 1}, name, self._layers)
+        return found
+
     def _stop_if_diverged(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the loss is {loss} before step {self.step} "
-                f"(target layer {self._layer + 1}, learning rate {self._lr:.3g})",
+                f"(target layer {', '.join(map(str, self._target_layers().values()))}, "
+                f"learning rate {self._lr:.3g})",
                 "Lower optimizer.lr, lengthen optimizer.warmup, or check images and weights.",
             )

@@ -101,7 +101,7 @@ def _start(parts: Parts, folder: RunFolder) -> RunStart:
         folder=folder.path,
         total_steps=parts.total_steps,
         steps_per_epoch=parts.batches.steps_per_epoch,
-        teacher=parts.teacher_facts,
+        teachers=parts.teacher_facts,
         student=parts.student_facts,
         train_images=len(parts.splits.train),  # type: ignore[arg-type]
         val_images=len(parts.splits.val),  # type: ignore[arg-type]
@@ -132,7 +132,10 @@ def _report(loop: Loop, folder: RunFolder, status: str, started: float) -> RunRe
             "parameters": parts.student_facts.parameters,
             "load": load_line(folder.student),
         },
-        teacher={"parameters": parts.teacher_facts.parameters, "layers": parts.teacher_facts.layers},
+        teachers={
+            name: {"parameters": facts.parameters, "layers": facts.layers}
+            for name, facts in parts.teacher_facts.items()
+        },
         curriculum=loop.changes,
     )
 

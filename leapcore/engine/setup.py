@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from leapcore.core.distiller import Distiller
 from leapcore.core.duration import RunLength
 from leapcore.core.features import LayerFeatureProvider
-from leapcore.core.flops import FlopsLedger, count_all_prefix_macs, count_macs
+from leapcore.core.flops import FlopsLedger, count_layer_macs, count_macs
 from leapcore.core.lr import LrSchedule, RestartingCosine, SegmentWarmup, WarmupConstant, WarmupCosine
-from leapcore.core.projection import Projector
+from leapcore.core.matching import Match
 from leapcore.core.schedulers import DifficultyScheduler
+from leapcore.core.targets import TARGETS
 from leapcore.engine.data import TrainingBatches
 from leapcore.engine.deepspeed import device, wrap
 from leapcore.engine.sources import ImageSplits
+from leapcore.engine.teachers import Teacher
 from leapcore.errors import SpecError
 from leapcore.events import ModelFacts
 from leapcore.options import checked_options
 from leapcore.plugins import installed_plugins
-from leapcore.spec import BackboneSpec, CurriculumSpec, OptimizerSpec, Spec
+from leapcore.spec import BackboneSpec, CurriculumSpec, ObjectiveSpec, OptimizerSpec, Spec
 
 
 @dataclass
@@ -36,11 +38,9 @@ class Parts:
         device: Where it computes.
         splits: Training and validation images.
         batches: Augmented batches of the training images.
-        teacher: Frozen, in eval mode.
+        teachers: Each with its curriculum.
         student: The backbone inside the engine.
-        projector: The heads inside the engine.
         engine: DeepSpeed around the distiller.
-        scheduler: Chooses the target layer.
         lr_schedule: The course of the learning rate.
         ledger: Counts FLOPs.
         total_steps: Length of the run.
@@ -50,28 +50,27 @@ class Parts:
     device: torch.device
     splits: ImageSplits
     batches: TrainingBatches
-    teacher: LayerFeatureProvider
+    teachers: list[Teacher]
     student: LayerFeatureProvider
-    projector: Projector
     engine: Any
-    scheduler: DifficultyScheduler
     lr_schedule: LrSchedule
     ledger: FlopsLedger
     total_steps: int
 
     @property
-    def teacher_facts(self) -> ModelFacts:
-        """What the summary says about the teacher."""
-        return _facts(self.spec.teacher, self.teacher, self.ledger.teacher_macs[-1])
+    def teacher_facts(self) -> dict[str, ModelFacts]:
+        """What the summary says about the teachers, by name."""
+        wanted = self.spec.each_teacher
+        return {t.name: _facts(wanted[t.name], t.provider, t.macs.whole) for t in self.teachers}
 
     @property
     def student_facts(self) -> ModelFacts:
-        """What the summary says about the student; its FLOPs include the projector's."""
+        """What the summary says about the student; its FLOPs include the projectors'."""
         return _facts(self.spec.student, self.student, self.ledger.student_macs)
 
 
 def build(spec: Spec) -> Parts:
-    """Build data, models, scheduler, ledger and engine.
+    """Build data, models, schedulers, ledger and engine.
 
     Raises:
         LeapcoreError: Something that the spec names is missing or does not fit.
@@ -79,34 +78,72 @@ def build(spec: Spec) -> Parts:
     _seed_everything(spec.train.seed)
     splits = image_splits(spec)
     batches = TrainingBatches(splits.train, spec.data, spec.train.batch_size, spec.train.seed)
-    teacher = backbone(spec.teacher, spec.data.image_size).eval().requires_grad_(False)
+    providers = {
+        name: backbone(wanted, spec.data.image_size).eval().requires_grad_(False)
+        for name, wanted in spec.each_teacher.items()
+    }
     student = backbone(spec.student, spec.data.image_size)
-    scheduler = _scheduler(spec.curriculum, len(teacher.layers))
-    patch_loss = installed_plugins().get("losses", spec.objective.patch)
-    objective = spec.objective
-    projector = Projector(
-        student.layers[-1].channels,
-        [layer.channels for layer in teacher.layers],
-        separate_cls=objective.cls_head == "separate",
-    )
-    distiller = Distiller(student, projector, patch_loss, objective.cls_weight, objective.sigreg)
     length = RunLength(spec.train.duration.in_steps(batches.steps_per_epoch), batches.steps_per_epoch)
-    scheduler.run = length
+    teachers = [_teacher(spec, name, provider, student, length) for name, provider in providers.items()]
+    distiller = Distiller(
+        student,
+        {teacher.name: teacher.match for teacher in teachers},
+        weights={name: wanted.weight for name, wanted in spec.each_teacher.items()},
+        sigreg_weight=spec.objective.sigreg,
+    )
     lr_schedule = _lr_schedule(spec.optimizer, length)
+    ledger = _ledger(distiller, teachers)
+    for provider in providers.values():
+        provider.to(device())
     return Parts(
         spec=spec,
         device=device(),
         splits=splits,
         batches=batches,
-        ledger=_ledger(teacher, distiller),
-        teacher=teacher.to(device()),
+        teachers=teachers,
         student=student,
-        projector=projector,
         engine=wrap(distiller, spec, lr_schedule),
-        scheduler=scheduler,
         lr_schedule=lr_schedule,
+        ledger=ledger,
         total_steps=length.total_steps,
     )
+
+
+def _teacher(
+    spec: Spec, name: str, provider: LayerFeatureProvider, student: LayerFeatureProvider, length: RunLength
+) -> Teacher:
+    match = _match(spec.objective, student, provider)
+    scheduler = _scheduler(spec.curricula[name], match.target.choices)
+    scheduler.run = length
+    shape = (3, *provider.image_input.size)
+    embedding = count_macs(_Embedding(provider), torch.empty(1, *shape)) if match.embedding else 0
+    return Teacher(
+        name=name,
+        provider=provider,
+        match=match,
+        scheduler=scheduler,
+        macs=count_layer_macs(provider, shape),
+        embedding_macs=embedding,
+        batch_size=spec.train.batch_size,
+    )
+
+
+def _match(objective: ObjectiveSpec, student: LayerFeatureProvider, teacher: LayerFeatureProvider) -> Match:
+    try:
+        return Match(
+            student,
+            teacher,
+            target=TARGETS[objective.target],
+            patch_loss=installed_plugins().get("losses", objective.patch),
+            cls_weight=objective.cls_weight,
+            separate_cls=objective.cls_head == "separate",
+            sum_pairs=objective.reduction == "sum",
+            embedding_weight=objective.patch_embedding,
+        )
+    except ValueError as error:
+        raise SpecError(
+            f"objective: {error}", "Leave out target or patch_embedding, or take other backbones."
+        ) from error
 
 
 def _lr_schedule(spec: OptimizerSpec, run: RunLength) -> LrSchedule:
@@ -154,28 +191,42 @@ def _scheduler(curriculum: CurriculumSpec, num_layers: int) -> DifficultySchedul
     return scheduler
 
 
-def _ledger(teacher: LayerFeatureProvider, distiller: Distiller) -> FlopsLedger:
-    """Count teacher and student, each for one image."""
-    prefixes = count_all_prefix_macs(teacher, (3, *teacher.image_input.size))
-    channels = teacher.layers[-1].channels
+def _ledger(distiller: Distiller, teachers: list[Teacher]) -> FlopsLedger:
+    """Count the student for one image; the teachers are counted already."""
     size = distiller.student.image_input.size
-    student = count_macs(_StudentSide(distiller, channels), torch.empty(1, 3, *size))
-    return FlopsLedger(prefixes, student)
+    student = count_macs(_StudentSide(distiller, teachers), torch.empty(1, 3, *size))
+    return FlopsLedger(sum(teacher.baseline_macs for teacher in teachers), student)
 
 
 class _StudentSide(nn.Module):
-    """The student's forward pass and the projector, as the ledger counts them."""
+    """The student's forward pass and the projectors, each to the width of its deepest layer."""
 
-    def __init__(self, distiller: Distiller, channels: int) -> None:
+    def __init__(self, distiller: Distiller, teachers: list[Teacher]) -> None:
         super().__init__()
-        self.student = distiller.student
-        self.projector = distiller.projector
-        self.channels = channels
+        self.distiller = distiller
+        self.teachers = teachers
 
     def forward(self, images: Tensor) -> Tensor:
-        (features,) = self.student(images, [len(self.student.layers) - 1])
-        projected = self.projector(features, self.channels)
-        return torch.cat([projected.tokens.flatten(), projected.pooled.flatten()])
+        features, results = self.distiller.student_features(images), []
+        for teacher in self.teachers:
+            for pair, project in zip(teacher.deepest_pairs, teacher.match.projectors, strict=True):
+                width = teacher.provider.layers[pair.teacher].channels
+                projected = project(features.layers[pair.student], width)
+                results += [projected.tokens, projected.pooled]
+            if teacher.match.embedding and features.embedding:
+                results.append(teacher.match.embedding.project(features.embedding).tokens)
+        return torch.cat([result.flatten() for result in results])
+
+
+class _Embedding(nn.Module):
+    """A provider's patch embedding alone."""
+
+    def __init__(self, provider: LayerFeatureProvider) -> None:
+        super().__init__()
+        self.provider = provider
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.provider.embed(images).tokens
 
 
 def _facts(backbone: BackboneSpec, provider: LayerFeatureProvider, macs: int) -> ModelFacts:

@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from leapcore.events import ModelFacts, RunReport, RunStart, TargetChange
+from leapcore.events import ModelFacts, RunReport, RunStart, TargetChange, per_teacher
 from leapcore.hookspecs import hookimpl
+from leapcore.spec import Spec
 
 
 class ConsoleListener:
@@ -31,19 +32,20 @@ class ConsoleListener:
             disable=not console.is_terminal,
         )
         self._task = TaskID(0)
-        self._layers = 0
+        self._layers: dict[str, int] = {}  # how many each teacher has
+        self._targets: dict[str, int] = {}
         self._epoch = 0
 
     @hookimpl
     def leapcore_run_started(self, start: RunStart) -> None:
         """Show what is about to happen."""
-        self._layers = start.teacher.layers
+        self._layers = {name: facts.layers for name, facts in start.teachers.items()}
         self._console.print(_models_table(start))
         spec = start.spec
         self._console.print(
             f"{spec.data.source}: {start.train_images:,} training images, {start.val_images:,} to validate, "
             f"{start.total_steps:,} steps of {spec.train.batch_size}, "
-            f"curriculum '{spec.curriculum.scheduler}', results in {start.folder}\n",
+            f"curriculum '{_curricula(spec)}', results in {start.folder}\n",
             markup=False,
         )
         self._task = self._progress.add_task("starting", total=start.total_steps, figures="")
@@ -52,11 +54,13 @@ class ConsoleListener:
     @hookimpl
     def leapcore_target_changed(self, event: TargetChange) -> None:
         """A line per change of target."""
-        self._progress.update(self._task, description=f"layer {event.target}/{self._layers}")
+        self._targets[event.teacher] = event.target
+        self._progress.update(self._task, description=self._targets_text())
+        whose = f"{event.teacher}: " if len(self._layers) > 1 else ""
         if event.previous:
-            text = f"step {event.step}: layer {event.previous} -> {event.target} ({event.reason})"
+            text = f"step {event.step}: {whose}layer {event.previous} -> {event.target} ({event.reason})"
         else:
-            text = f"starts at layer {event.target} of {self._layers}"
+            text = f"{whose}starts at layer {event.target} of {self._layers[event.teacher]}"
         self._console.print(text, style="cyan", markup=False, highlight=False)
 
     @hookimpl
@@ -69,10 +73,11 @@ class ConsoleListener:
         self._progress.update(self._task, completed=step, figures=figures)
         if not self._console.is_terminal and int(metrics["epoch"]) > self._epoch:
             self._epoch = int(metrics["epoch"])
-            self._console.print(
-                f"epoch {self._epoch}  layer {metrics['target_layer']}/{self._layers}  {figures}",
-                highlight=False,
-            )
+            self._console.print(f"epoch {self._epoch}  {self._targets_text()}  {figures}", highlight=False)
+
+    def _targets_text(self) -> str:
+        """``layer 3/12``; of several teachers ``layer 3/12, 1/24``."""
+        return "layer " + ", ".join(f"{self._targets[name]}/{self._layers[name]}" for name in self._targets)
 
     @hookimpl
     def leapcore_run_finished(self, report: RunReport) -> None:
@@ -89,7 +94,8 @@ class ConsoleListener:
 
 
 def _figures(metrics: dict[str, Any]) -> str:
-    alignment = f"alignment {metrics['alignment']:.3f}  " if "alignment" in metrics else ""
+    scores = [f"{value:.3f}" for name, value in metrics.items() if name.partition("/")[0] == "alignment"]
+    alignment = f"alignment {', '.join(scores)}  " if scores else ""
     return (
         f"{alignment}loss {metrics['loss']:.4f}  {metrics['images_per_second']:,.0f} images/s  "
         f"FLOPs saved {metrics['flops_saved']:.1%}"
@@ -100,7 +106,7 @@ def _models_table(start: RunStart) -> Table:
     table = Table(title=f"leapcore run {start.spec.name}", title_justify="left")
     for heading in ("", "model", "layers", "parameters", "MACs per image"):
         table.add_column(heading, justify="left" if heading in ("", "model") else "right")
-    for role, facts in (("teacher", start.teacher), ("student", start.student)):
+    for role, facts in (*start.teachers.items(), ("student", start.student)):
         table.add_row(role, *_facts(facts))
     return table
 
@@ -113,9 +119,7 @@ def _summary_table(report: RunReport) -> Table:
     table = Table(title=f"{report.name}: {report.status}", title_justify="left", show_header=False)
     for name, label in (("knn", "kNN accuracy"), ("linear", "linear probe accuracy")):
         if name in report.accuracy:
-            teacher = report.accuracy.get(f"teacher_{name}")
-            beside = "" if teacher is None else f"  (teacher {teacher:.2%})"
-            table.add_row(label, f"[bold]{report.accuracy[name]:.2%}[/]{beside}")
+            table.add_row(label, f"[bold]{report.accuracy[name]:.2%}[/]{_of_teachers(report, name)}")
     flops, seconds = report.flops, report.time
     table.add_row("FLOPs spent", f"{flops['spent']:.3e}  (1 multiply-add = 2 FLOPs)")
     table.add_row(
@@ -123,8 +127,27 @@ def _summary_table(report: RunReport) -> Table:
         f"[bold]{flops['saved']:.1%}[/] of {flops['baseline']:.3e} at the last layer throughout",
     )
     table.add_row("time", f"{seconds['seconds']:.1f} s, {seconds['training_seconds']:.1f} s of it training")
-    table.add_row("target layers", " -> ".join(str(change.target) for change in report.curriculum))
+    for name in report.teachers:
+        whose = f" of {escape(name)}" if len(report.teachers) > 1 else ""
+        walk = " -> ".join(str(change.target) for change in report.curriculum if change.teacher == name)
+        table.add_row(f"target layers{whose}", walk)
     table.add_row(
         "student", f"{escape(report.student['folder'])}  ({report.student['parameters']:,} parameters)"
     )
     return table
+
+
+def _of_teachers(report: RunReport, figure: str) -> str:
+    """``  (teacher 98.61%)``, by name where there are several."""
+    found = []
+    for name in report.teachers:
+        label = name if len(report.teachers) > 1 else "teacher"
+        key = next(iter(per_teacher({f"teacher_{figure}": None}, name, report.teachers)))
+        if key in report.accuracy:
+            found.append(f"{escape(label)} {report.accuracy[key]:.2%}")
+    return f"  ({', '.join(found)})" if found else ""
+
+
+def _curricula(spec: Spec) -> str:
+    """The schedulers' names, each once."""
+    return ", ".join(dict.fromkeys(curriculum.scheduler for curriculum in spec.curricula.values()))

@@ -32,6 +32,7 @@ class VitProvider(LayerFeatureProvider):
         stride = size[0] // model.patch_embed.grid_size[0]
         layers = [LayerInfo(f"blocks.{i}", model.embed_dim, stride) for i in range(len(model.blocks))]
         super().__init__(layers, timm_image_input(model, size))
+        self.embedding = LayerInfo("patch_embed", model.embed_dim, stride)
         self.model = model
 
     @classmethod
@@ -57,6 +58,10 @@ class VitProvider(LayerFeatureProvider):
         for block in model.blocks:
             x = block(x)
             yield self._split(x, grid)
+
+    def embed(self, images: Tensor) -> LayerFeatures:
+        """The output of the first convolution."""
+        return LayerFeatures.from_nchw(self.model.patch_embed.proj(images))
 
     def finalize(self, features: LayerFeatures, layer: int) -> LayerFeatures:
         """The model's final norm, on the tokens of any block (LEAP)."""

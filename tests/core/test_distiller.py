@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from leapcore import Distiller, ImageInput, Projector, linear_cka
+from leapcore import Distiller, ImageInput, Match, Projector, linear_cka
 from leapcore.core.losses import cosine, mse, sigreg
 
 # The reference names two of the teacher's tensors otherwise than timm.
@@ -36,6 +36,22 @@ def _pixels_as_they_are(provider):
     return provider
 
 
+def _distiller(student, teacher, sigreg_weight=0.0, **options):
+    match = Match(student, teacher, **options)
+    return Distiller(student, {"teacher": match}, sigreg_weight=sigreg_weight)
+
+
+def _head(distiller, kind="heads", width="24"):
+    return getattr(distiller.matches["teacher"].projectors[0], kind)[width]
+
+
+def _compare(distiller, teacher, pixels, layer):
+    """A step's result, and the comparison with the only teacher."""
+    features = distiller.matches["teacher"].teacher_features(teacher, pixels, layer)
+    result = distiller(pixels, {"teacher": features})
+    return result, result.comparisons["teacher"]
+
+
 @pytest.fixture
 def step(golden, vit):
     """Teacher, distiller and images of the recipe, and the expected numbers."""
@@ -55,9 +71,9 @@ def step(golden, vit):
     shapes = student.model.state_dict()
     filled = _fill(recipe["student_param_names_sorted"], lambda name: shapes[name].shape, seed=12)
     student.model.load_state_dict(filled)
-    distiller = Distiller(student, Projector(16, [24]), mse, cls_weight=0.05)
-    head = _fill(["bias", "weight"], lambda name: (24,) if name == "bias" else (24, 16), seed=13)
-    distiller.projector.heads["24"].load_state_dict(head)
+    distiller = _distiller(student, teacher)
+    weights = _fill(["bias", "weight"], lambda name: (24,) if name == "bias" else (24, 16), seed=13)
+    _head(distiller).load_state_dict(weights)
     images = torch.from_numpy(np.random.RandomState(14).randn(8, 3, 28, 28).astype(np.float32))
     return teacher, distiller, images, expected
 
@@ -66,16 +82,15 @@ def test_losses_alignment_and_gradients_equal_the_reference_at_every_block(step)
     teacher, distiller, images, golden = step
     for expected in golden["per_block"]:
         distiller.zero_grad()
-        with torch.no_grad():
-            (target,) = teacher(teacher.prepare(images), [expected["target_block_1based"] - 1])
-        result = distiller(images, target)
+        total, result = _compare(distiller, teacher, images, expected["target_block_1based"] - 1)
+        assert total.loss.item() == result.loss.item()
         assert result.patch_loss.item() == pytest.approx(expected["patch_loss"], rel=1e-5)
         assert result.cls_loss.item() == pytest.approx(expected["cls_loss"], rel=1e-5)
         assert result.loss.item() == pytest.approx(expected["total_with_cls_0.05"], rel=1e-5)
         cka = linear_cka(result.projected, result.target).item()
         assert cka == pytest.approx(expected["cka"], abs=1e-5)
-        result.loss.backward()
-        head = distiller.projector.heads["24"]
+        total.loss.backward()
+        head = _head(distiller)
         assert head.weight.grad.norm().item() == pytest.approx(
             expected["head_grad_norms"]["mlp.weight"], rel=1e-4
         )
@@ -88,8 +103,7 @@ def test_losses_alignment_and_gradients_equal_the_reference_at_every_block(step)
 
 def test_calibration_scan_equals_the_reference(step):
     teacher, distiller, images, golden = step
-    targets = teacher(teacher.prepare(images), range(4))
-    results = [distiller(images, target) for target in targets]
+    results = [_compare(distiller, teacher, images, layer)[1] for layer in range(4)]
     scores = [linear_cka(result.projected, result.target).item() for result in results]
     assert [round(score, 3) for score in scores] == [0.162, 0.164, 0.162, 0.154]
     assert scores[1] == pytest.approx(golden["calibration"]["cka_first_step"], abs=1e-5)
@@ -104,10 +118,7 @@ def test_the_teacher_is_no_part_of_what_is_trained(step):
 
 def test_a_larger_grid_is_pooled_to_the_smaller(vit):
     teacher, student = vit(patch_size=4), vit(patch_size=7, embed_dim=12)
-    distiller = Distiller(student, Projector(12, [24]), mse, cls_weight=0.05)
-    pixels = torch.rand(2, 3, 28, 28)
-    (target,) = teacher(teacher.prepare(pixels), [0])
-    result = distiller(pixels, target)
+    _, result = _compare(_distiller(student, teacher), teacher, torch.rand(2, 3, 28, 28), 0)
     assert result.projected.shape == result.target.shape == (2 * 16, 24)
 
 
@@ -129,17 +140,16 @@ def test_cosine_loss_ignores_scale():
 
 
 def test_a_separate_class_head_is_used_and_trained(vit):
-    projector = Projector(12, [24], separate_cls=True)
-    distiller = Distiller(vit(embed_dim=12), projector, mse, cls_weight=0.05)
     teacher, pixels = vit(), torch.rand(2, 3, 28, 28)
-    (target,) = teacher(teacher.prepare(pixels), [1])
-    result = distiller(pixels, target)
-    result.loss.backward()
+    distiller = _distiller(vit(embed_dim=12), teacher, separate_cls=True)
+    total, result = _compare(distiller, teacher, pixels, 1)
+    total.loss.backward()
     (features,) = distiller.student(distiller.student.prepare(pixels), [3])
-    own = projector.cls_heads["24"]
+    (target,) = teacher(teacher.prepare(pixels), [1])
+    own = _head(distiller, "cls_heads")
     assert result.cls_loss.item() == pytest.approx(mse(own(features.pooled), target.pooled).item(), rel=1e-5)
     assert own.weight.grad.norm() > 0
-    assert not torch.equal(own.weight, projector.heads["24"].weight)
+    assert not torch.equal(own.weight, _head(distiller).weight)
 
 
 def test_resetting_the_projector_draws_new_heads_in_place():
@@ -161,8 +171,7 @@ def test_sigreg_is_zero_for_white_features_and_joins_the_loss(vit):
     assert sigreg(torch.zeros(10, 4)).item() == pytest.approx(2)  # the norm of the 4 x 4 identity
     assert sigreg(3 * white).item() == pytest.approx(16, rel=0.01)  # 4 variances of 9: 8 too many each
     teacher, pixels = vit(), torch.rand(4, 3, 28, 28)
-    (target,) = teacher(teacher.prepare(pixels), [1])
-    distiller = Distiller(vit(embed_dim=12), Projector(12, [24]), mse, cls_weight=0.0, sigreg_weight=0.01)
-    result = distiller(pixels, target)
-    assert result.loss.item() == pytest.approx((result.patch_loss + 0.01 * result.sigreg_loss).item())
-    assert result.sigreg_loss > 0
+    distiller = _distiller(vit(embed_dim=12), teacher, sigreg_weight=0.01, cls_weight=0.0)
+    total, result = _compare(distiller, teacher, pixels, 1)
+    assert total.loss.item() == pytest.approx((result.patch_loss + 0.01 * total.sigreg_loss).item())
+    assert total.sigreg_loss > 0

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from leapcore import FlopsLedger, LayerFeatures, count_macs, count_prefix_macs
-from leapcore.core.flops import count_all_prefix_macs
+from leapcore.core.flops import LayerMacs, count_layer_macs
 from leapcore.errors import CountingError
 from leapcore.plugins import installed_plugins
 
@@ -34,7 +34,7 @@ SIZES = {
 
 @pytest.mark.parametrize("model", SIZES)
 def test_every_prefix_is_within_one_percent_of_the_formula(model):
-    prefixes = count_all_prefix_macs(_on_meta(model), (3, 224, 224))
+    prefixes = count_layer_macs(_on_meta(model), (3, 224, 224)).prefixes
     for layer, counted in enumerate(prefixes):
         expected = _analytic_prefix(layer, **SIZES[model], tokens=257, patches=256)
         assert counted == pytest.approx(expected, rel=0.01)
@@ -45,7 +45,7 @@ def test_every_prefix_is_within_one_percent_of_the_formula(model):
 )
 def test_totals_and_additivity(model, gmacs):
     provider = _on_meta(model)
-    prefixes = count_all_prefix_macs(provider, (3, 224, 224))
+    prefixes = count_layer_macs(provider, (3, 224, 224)).prefixes
     assert prefixes[-1] / 1e9 == pytest.approx(gmacs, abs=0.005)
     steps = {b - a for a, b in pairwise(prefixes)}
     assert len(steps) == 1, "every block of a plain ViT costs the same"
@@ -72,10 +72,18 @@ def test_torch_counts_the_same_operators(model, layer):
     assert counted == pytest.approx(counter.get_total_flops() / 2, rel=0.01)
 
 
+def test_a_pass_over_several_layers_costs_the_deepest_and_each_ones_norm():
+    macs = LayerMacs(steps=(7, 5, 5), ends=(1, 1, 2))
+    assert macs.prefixes == [8, 13, 19]
+    assert macs.until(0, 2) == 7 + 5 + 5 + 1 + 2
+    assert macs.until(2, 0, 0) == macs.until(0, 2)
+    assert macs.whole == macs.until(2) == 19
+
+
 def test_counting_leaves_the_model_alone_and_needs_no_weights(vit):
     provider = vit()
     before = {name: tensor.clone() for name, tensor in provider.state_dict().items()}
-    count_all_prefix_macs(provider, (3, 28, 28))
+    count_layer_macs(provider, (3, 28, 28))
     after = provider.state_dict()
     assert all(after[name].device.type == "cpu" and torch.equal(after[name], before[name]) for name in before)
     assert not provider.training
@@ -102,11 +110,11 @@ def test_an_operator_whose_cost_is_unknown_is_refused_by_name():
 
 
 def test_ledger_adds_up_against_the_fixed_last_layer():
-    ledger = FlopsLedger([10, 20, 40], student_macs=5)
+    ledger = FlopsLedger(teacher_macs=40, student_macs=5)
     assert ledger.saved == 0
-    ledger.record_calibration(4, alignment_macs=7)  # the teacher once, the student for each layer
-    ledger.record_step(0, 4, alignment_macs=3)
-    ledger.record_step(2, 4)
+    ledger.record_calibration(4, teacher_macs=40, student_passes=3, alignment_macs=7)
+    ledger.record_step(4, teacher_macs=10, alignment_macs=3)
+    ledger.record_step(4, teacher_macs=40)
     assert ledger.flops_by_part() == {
         "teacher": 2 * (10 + 40) * 4,
         "student": 2 * 2 * 3 * 5 * 4,
@@ -116,14 +124,14 @@ def test_ledger_adds_up_against_the_fixed_last_layer():
     assert ledger.spent == sum(ledger.flops_by_part().values())
     assert ledger.baseline == 2 * 2 * (40 + 15) * 4
     assert ledger.saved == pytest.approx(1 - ledger.spent / ledger.baseline)
-    again = FlopsLedger([10, 20, 40], student_macs=5)
+    again = FlopsLedger(40, student_macs=5)
     again.load_state_dict(ledger.state_dict())
     assert again == ledger
 
 
 def test_fixed_last_layer_saves_exactly_nothing():
-    ledger = FlopsLedger([10, 20], student_macs=5)
-    ledger.record_step(1, 64)
+    ledger = FlopsLedger(20, student_macs=5)
+    ledger.record_step(64, teacher_macs=20)
     assert ledger.saved == 0
 
 
@@ -135,4 +143,4 @@ def test_text_like_layers_without_a_grid_can_be_counted(vit):
             return LayerFeatures(x)
 
     provider.__class__ = Text
-    assert count_all_prefix_macs(provider, (3, 28, 28)) == count_all_prefix_macs(vit(), (3, 28, 28))
+    assert count_layer_macs(provider, (3, 28, 28)).prefixes == count_layer_macs(vit(), (3, 28, 28)).prefixes

@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from leapcore import hookimpl, load_spec, run
 from leapcore.compat import import_timm
-from leapcore.core.flops import count_all_prefix_macs
+from leapcore.core.flops import count_layer_macs
 from leapcore.core.lr import RestartingCosine
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.loop import Loop
@@ -17,6 +18,7 @@ from leapcore.engine.setup import build
 from leapcore.errors import DivergedError, Interrupted, OutputError, SpecError
 from leapcore.events import TargetChange
 from leapcore.export import export_student
+from leapcore.listeners.console import ConsoleListener
 from leapcore.plugins import installed_plugins
 
 # Two epochs of 22 steps, in which the time limit of 10 steps moves the target four times.
@@ -86,20 +88,26 @@ def test_the_summary_says_what_was_achieved_and_spent(finished):
     assert all(0 <= value <= 1 for value in summary["accuracy"].values())
     assert summary["time"]["seconds"] > summary["time"]["training_seconds"] > 0
     assert [change["target"] for change in summary["curriculum"]] == [1, 2, 3, 4, 5]
-    assert summary["curriculum"][1] == {"step": 10, "previous": 1, "target": 2, "reason": "time is up"}
+    assert summary["curriculum"][1] == {
+        "step": 10,
+        "previous": 1,
+        "target": 2,
+        "reason": "time is up",
+        "teacher": "teacher",
+    }
 
 
 def test_the_flops_in_the_summary_are_those_of_the_steps_taken(finished):
     report, recorder, _ = finished
     (start,) = recorder.starts
-    last, student, images = start.teacher.macs, 3 * start.student.macs, 44 * 64
+    last, student, images = start.teachers["teacher"].macs, 3 * start.student.macs, 44 * 64
     assert report.flops["baseline"] == 2 * images * (last + student)
     assert report.flops["spent"] == sum(report.flops["spent_by_part"].values())
     assert report.flops["spent_by_part"]["student"] == 2 * images * student
     teacher = installed_plugins().get("backbones", "vit")(
         model=None, weights="asset:digits-vit", image_size=32, options={}
     )
-    prefix = count_all_prefix_macs(teacher, (3, 32, 32))
+    prefix = count_layer_macs(teacher, (3, 32, 32)).prefixes
     expected = 2 * 64 * (10 * sum(prefix[:4]) + 4 * prefix[4])  # ten steps at layers 1 to 4, four at 5
     assert report.flops["spent_by_part"]["teacher"] == expected
     assert report.flops["saved"] == pytest.approx(1 - report.flops["spent"] / report.flops["baseline"])
@@ -165,10 +173,11 @@ def test_the_same_seed_gives_identical_metrics_and_another_does_not(finished, tm
 def test_calibration_starts_at_the_best_aligned_layer_and_is_paid_for():
     loop = _loop("curriculum.start=calibrate", "train.duration=1st")
     scores = []
-    measure = loop._score
-    loop._score = lambda comparison: scores.append(measure(comparison)) or scores[-1]
+    teacher = loop.parts.teachers[0]
+    measure = teacher.score
+    teacher.score = lambda comparison: scores.append(measure(comparison)) or scores[-1]
     loop.fit()
-    teacher, student = loop.parts.teacher_facts.macs, loop.parts.student_facts.macs
+    teacher, student = teacher.macs.until(*range(12)), loop.parts.student_facts.macs
     tokens, width = 64 * 16, 72
     assert loop.changes[0].target == torch.stack(scores[:12]).argmax().item() + 1
     assert loop.parts.ledger.macs["calibration"] == 64 * (teacher + 12 * student) + 12 * 3 * tokens * width**2
@@ -178,7 +187,7 @@ def test_calibration_starts_at_the_best_aligned_layer_and_is_paid_for():
 def test_no_teacher_block_deeper_than_the_target_runs_in_a_run():
     loop = _loop("curriculum.max_time_per_layer=2st", "curriculum.threshold=2", "train.duration=6st")
     calls = [0] * 12
-    for index, block in enumerate(loop.parts.teacher.model.blocks):
+    for index, block in enumerate(loop.parts.teachers[0].provider.model.blocks):
         block.register_forward_hook(lambda *_, index=index: calls.__setitem__(index, calls[index] + 1))
     loop.fit()
     assert calls == [6, 4, 2] + [0] * 9
@@ -221,8 +230,9 @@ def test_the_projector_is_reset_at_an_advance_and_sigreg_is_reported():
     loop.hooks, recorder = _Relay(), Recorder()
     loop.hooks.to = recorder
     resets = []
-    reset = loop.parts.projector.reset
-    loop.parts.projector.reset = lambda: resets.append(loop.step) or reset()
+    match = loop.parts.teachers[0].match
+    reset = match.reset_projectors
+    match.reset_projectors = lambda: resets.append(loop.step) or reset()
     loop.fit()
     assert resets == [2]
     assert all(metrics["sigreg_loss"] > 0 for _, metrics in recorder.metrics)
@@ -414,3 +424,92 @@ def test_images_without_classes_are_distilled_but_not_evaluated(tmp_path, caplog
     report = run(load_spec("quickstart", [*places, *small]), output=tmp_path / "run")
     assert report.accuracy == {}
     assert "no labels that differ: accuracy is not evaluated" in caplog.text
+
+
+def test_a_target_beside_the_last_layer_runs_the_whole_teacher_and_stops_one_short():
+    loop = _loop(
+        "objective.target=layer+last",
+        "curriculum.start=10",
+        "curriculum.max_time_per_layer=2st",
+        "curriculum.threshold=2",
+        "train.duration=6st",
+    )
+    calls = [0] * 12
+    (teacher,) = loop.parts.teachers
+    for index, block in enumerate(teacher.provider.model.blocks):
+        block.register_forward_hook(lambda *_, index=index: calls.__setitem__(index, calls[index] + 1))
+    loop.fit()
+    assert calls == [6] * 12
+    assert [change.target for change in loop.changes] == [10, 11]
+    norm = teacher.macs.ends[0]
+    assert loop.parts.ledger.macs["teacher"] == 6 * 64 * (teacher.macs.whole + norm)
+
+
+def test_all_layers_at_once_have_no_curriculum_and_save_nothing():
+    options = ["objective={target: all, reduction: sum}", "curriculum={scheduler: fixed}"]
+    loop = _loop(*options, "train.duration=3st")
+    loop.fit()
+    (teacher,) = loop.parts.teachers
+    assert [pair.teacher + 1 for pair in teacher.deepest_pairs] == [2, 4, 6, 8, 10, 12]
+    assert len(teacher.match.projectors) == 6
+    assert loop.parts.ledger.macs["alignment"] == 0
+    assert -0.01 < loop.parts.ledger.saved < 0, "five more final norms than the baseline"
+
+
+def test_the_patch_embedding_loss_is_reported_and_its_second_convolution_booked():
+    loop = _loop("objective.patch_embedding=0.1", "train.duration=2st", "train.log_every=1")
+    loop.hooks, recorder = _Relay(), Recorder()
+    loop.hooks.to = recorder
+    loop.fit()
+    assert all(metrics["embedding_loss"] > 0 for _, metrics in recorder.metrics)
+    (teacher,) = loop.parts.teachers
+    assert teacher.embedding_macs == 16 * 72 * 3 * 8 * 8
+    assert loop.parts.ledger.macs["teacher"] == 2 * 64 * (teacher.macs.until(0) + teacher.embedding_macs)
+    plain = _loop("train.duration=1st").parts.ledger.student_macs
+    added = 16 * 48 * 3 * 8 * 8 + 16 * 48 * 72 + 5 * 16 * 72  # convolution, head, norm
+    assert loop.parts.ledger.student_macs - plain == pytest.approx(added)
+
+
+TWO_TEACHERS = """
+name: two
+teachers:
+  deep: {backbone: vit, weights: "asset:digits-vit"}
+  flat:
+    backbone: vit
+    model: vit_tiny_patch16_224
+    options: {patch_size: 8, embed_dim: 36, depth: 3, num_heads: 3}
+    weight: 0.5
+    curriculum: {scheduler: steps, at: {0st: 1, 4st: 3}}
+student: {backbone: vit, model: vit_tiny_patch16_224, options: {patch_size: 8, embed_dim: 24, depth: 2, num_heads: 3}}
+data: {source: digits, image_size: 32, workers: 0}
+curriculum: {scheduler: cka, threshold: 2, start: first, max_time_per_layer: 2st}
+optimizer: {name: adamw, lr: 1.0e-3}
+train: {duration: 6st, batch_size: 64, log_every: 2}
+evaluate: {knn: end, linear: never, teacher: true}
+"""
+
+
+def test_two_teachers_have_a_curriculum_each(tmp_path, capsys):
+    (tmp_path / "two.yaml").write_text(TWO_TEACHERS)
+    spec = load_spec(tmp_path / "two.yaml")
+    recorder = Recorder()
+    console = ConsoleListener(Console(width=120))
+    report = run(spec, output=tmp_path / "run", listeners=[recorder, console])
+    walks = {
+        name: [change.target for change in report.curriculum if change.teacher == name]
+        for name in ("deep", "flat")
+    }
+    assert walks == {"deep": [1, 2, 3, 4], "flat": [1, 3]}
+    assert {"knn", "teacher_knn/deep", "teacher_knn/flat"} == report.accuracy.keys()
+    assert report.teachers["flat"]["layers"] == 3
+    _, last = [told for told in recorder.metrics if "loss" in told[1]][-1]
+    assert (last["target_layer/deep"], last["target_layer/flat"]) == (3, 3)
+    parts = [last[f"patch_loss/{n}"] + 0.05 * last[f"cls_loss/{n}"] for n in ("deep", "flat")]
+    assert last["loss"] == pytest.approx(parts[0] + 0.5 * parts[1], rel=1e-5)
+    assert "alignment/deep" in last
+    assert "alignment/flat" not in last
+    shown = capsys.readouterr().out
+    assert "step 4: flat: layer 1 -> 3" in shown
+    assert "target layers of deep" in shown
+    again = load_spec(tmp_path / "run" / "spec.yaml")
+    assert again == spec

@@ -1,0 +1,88 @@
+"""Kinds of target: which layers of student and teacher a step holds against each other."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+
+class Pair(NamedTuple):
+    """A layer of the student and the layer of the teacher that it learns from, as indices.
+
+    Attributes:
+        student: Index of the student's layer.
+        teacher: Index of the teacher's layer.
+    """
+
+    student: int
+    teacher: int
+
+
+class Target(ABC):
+    """Turns the curriculum's layer into pairs of layers.
+
+    Args:
+        student_layers: How many layers the student has.
+        teacher_layers: How many layers the teacher has.
+
+    Attributes:
+        choices: From how many of the teacher's layers, counted from the first, the curriculum chooses.
+    """
+
+    def __init__(self, student_layers: int, teacher_layers: int) -> None:
+        self.student_layers = student_layers
+        self.teacher_layers = teacher_layers
+        self.choices = teacher_layers
+
+    @abstractmethod
+    def pairs(self, layer: int) -> list[Pair]:
+        """The pairs while ``layer`` is the curriculum's target.
+
+        Their number and the student's layers are the same for every ``layer``, since each pair has a
+        projector of its own. The alignment is measured on the first.
+        """
+
+
+class OneLayer(Target):
+    """The student's last layer learns from the target layer (LEAP)."""
+
+    def pairs(self, layer: int) -> list[Pair]:
+        """One pair."""
+        return [Pair(self.student_layers - 1, layer)]
+
+
+class LayerAndLast(Target):
+    """The student's last layer learns from the target layer and from the teacher's last one.
+
+    The authors concatenate both and project with a head of twice the width. That is the same as two
+    heads side by side, and the mean of their losses.
+
+    Raises:
+        ValueError: The teacher has only one layer.
+    """
+
+    def __init__(self, student_layers: int, teacher_layers: int) -> None:
+        super().__init__(student_layers, teacher_layers)
+        self.choices = teacher_layers - 1
+        if self.choices == 0:
+            raise ValueError("the teacher has one layer, which is its last")
+
+    def pairs(self, layer: int) -> list[Pair]:
+        """The target layer's pair, then the last layer's."""
+        last = self.student_layers - 1
+        return [Pair(last, layer), Pair(last, self.teacher_layers - 1)]
+
+
+class AllLayers(Target):
+    """Every layer of the student learns from the teacher's layer at the same relative depth, at once.
+
+    At equal depths that is one to one, as in the authors' baseline, which knows no other case.
+    """
+
+    def pairs(self, layer: int) -> list[Pair]:
+        """A pair for each of the student's layers; the last learns from the last."""
+        deep, shallow = self.teacher_layers, self.student_layers
+        return [Pair(index, -(-(index + 1) * deep // shallow) - 1) for index in range(shallow)]
+
+
+TARGETS: dict[str, type[Target]] = {"layer": OneLayer, "layer+last": LayerAndLast, "all": AllLayers}

@@ -1,0 +1,111 @@
+"""A teacher in a run: its backbone, its curriculum, and the scores that move it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leapcore.core.alignment import ALIGNMENTS
+from leapcore.core.distiller import Distiller
+from leapcore.core.features import LayerFeatureProvider
+from leapcore.core.flops import LayerMacs
+from leapcore.core.matching import Comparison, Match, TeacherFeatures
+from leapcore.core.schedulers import DifficultyScheduler
+from leapcore.core.targets import Pair
+
+logger = logging.getLogger(__name__)
+
+FEW = 4  # tokens per channel below which biased CKA of unrelated features exceeds about 0.2
+
+
+@dataclass
+class Teacher:
+    """One teacher of a run.
+
+    Attributes:
+        name: How the spec calls it.
+        provider: Its backbone: frozen, in eval mode.
+        match: The student's match with it, which is part of the distiller.
+        scheduler: Chooses its target layer.
+        macs: MACs per image, layer by layer.
+        embedding_macs: MACs per image of its patch embedding, where a loss asks for it once more.
+        batch_size: Images per step.
+    """
+
+    name: str
+    provider: LayerFeatureProvider
+    match: Match
+    scheduler: DifficultyScheduler
+    macs: LayerMacs
+    embedding_macs: int
+    batch_size: int
+
+    def features(self, pixels: Tensor) -> TeacherFeatures:
+        """What this step's target asks of the teacher."""
+        return self.match.teacher_features(self.provider, pixels, self.scheduler.target)
+
+    @property
+    def step_macs(self) -> int:
+        """MACs per image of :meth:`features`."""
+        return self.macs.until(*self.match.teacher_layers(self.scheduler.target)) + self.embedding_macs
+
+    @property
+    def baseline_macs(self) -> int:
+        """The same if the target were the last layer."""
+        return self.macs.whole + self.embedding_macs
+
+    @property
+    def deepest_pairs(self) -> list[Pair]:
+        """The pairs of layers while the target is the deepest that the curriculum may choose."""
+        return self.match.target.pairs(self.match.target.choices - 1)
+
+    @torch.no_grad()
+    def calibrate(self, distiller: Distiller, pixels: Tensor) -> tuple[list[float], int]:
+        """The student's alignment with every layer, in one pass of the teacher, and what scoring took.
+
+        Returns:
+            A score per layer that the curriculum may choose, and the MACs of measuring them all.
+        """
+        scores, macs = [], 0
+        layers = self.provider.iter_layers(self.provider.prepare(pixels))
+        for layer, features in zip(range(self.match.target.choices), layers, strict=False):
+            features = self.provider.finalize(features, layer)
+            result = distiller(pixels, {self.name: TeacherFeatures([features])})
+            comparison = result.comparisons[self.name]
+            scores.append(self.score(comparison).item())
+            macs += self.score_macs(comparison)
+        return scores, macs
+
+    def score(self, comparison: Comparison) -> Tensor:
+        """The alignment that the scheduler listens to."""
+        rows = self._sampled(comparison)
+        return ALIGNMENTS[self._alignment].score(comparison.projected[:rows], comparison.target[:rows])
+
+    def score_macs(self, comparison: Comparison) -> int:
+        """MACs of :meth:`score`."""
+        return ALIGNMENTS[self._alignment].macs(self._sampled(comparison), comparison.target.shape[1])
+
+    def warn_of_few_tokens(self, comparison: Comparison) -> None:
+        """Say so if the score is measured on too few tokens for the width."""
+        tokens, width = self._sampled(comparison), comparison.target.shape[1]
+        if self._alignment == "cka" and tokens < FEW * width:
+            logger.warning(
+                "linear CKA is measured on %d tokens of width %d: so few make it too high. "
+                "Set curriculum.unbiased: true, or use larger batches.",
+                tokens,
+                width,
+            )
+
+    @property
+    def _alignment(self) -> str:
+        name = self.scheduler.alignment
+        assert name is not None, "only schedulers that name an alignment are given scores"
+        return name
+
+    def _sampled(self, comparison: Comparison) -> int:
+        """How many tokens the score is measured on: those of the first ``sample_images`` images."""
+        images = min(self.scheduler.sample_images or self.batch_size, self.batch_size)
+        return len(comparison.target) * images // self.batch_size
