@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
+import torch
 from scipy.stats import t as student_t
 
 from leapcore import RunReport, load_spec, run
@@ -28,11 +32,15 @@ FIGURES = {
 def main() -> None:
     arguments = _arguments()
     # Seed by seed and turn about, so that a machine that slows down does so for both.
-    reports = {"curriculum": [], "fixed": []}
-    for seed in range(arguments.seeds):
-        for kind, found in reports.items():
-            found.append(_run(arguments, kind, seed))
-    rows = {name: {k: [f(r) for r in found] for k, found in reports.items()} for name, f in FIGURES.items()}
+    todo = [(kind, seed) for seed in range(arguments.seeds) for kind in ("curriculum", "fixed")]
+    workers = ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn"))
+    with workers:
+        running = [(kind, workers.submit(_run, arguments, kind, seed)) for kind, seed in todo]
+        reports = [(kind, future.result()) for kind, future in running]
+    rows = {
+        name: {kind: [figure(r) for k, r in reports if k == kind] for kind in ("curriculum", "fixed")}
+        for name, figure in FIGURES.items()
+    }
     (arguments.output / "comparison.json").write_text(json.dumps(rows, indent=1))
     print(table(rows))
 
@@ -56,6 +64,7 @@ def with_interval(values: list[float]) -> str:
 
 
 def _run(arguments: argparse.Namespace, kind: str, seed: int) -> RunReport:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // arguments.jobs))
     overrides = [*arguments.set, f"train.seed={seed}", "evaluate.teacher=false"]
     if kind == "fixed":
         overrides.append("curriculum.scheduler=fixed")
@@ -69,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; 2 puts each beside its baseline")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     return parser.parse_args()

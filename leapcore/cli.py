@@ -43,6 +43,12 @@ Overrides = Annotated[
 ]
 
 
+_ACCURACIES = {
+    "knn": "kNN accuracy",
+    "linear": "linear probe accuracy",
+    "linear_best": "best epoch",
+    "linear_top5": "top-5 accuracy",
+}
 _RETRIEVAL = {"mAP": "map", "mP@1": "mp1", "mP@5": "mp5", "mP@10": "mp10"}
 
 
@@ -175,9 +181,12 @@ def _evaluate(model: str, source: str, set_: list[str] | None, family: str, **wa
     spec = _load(source, set_)
     from leapcore.engine.evaluate import evaluate_model
 
-    names = {"knn": "kNN accuracy", "linear": "linear probe accuracy", "linear_best": "best epoch"}
-    for name, share in evaluate_model(model, spec, family=family, **wanted).items():
-        typer.echo(f"{names[name]}: {share:.2%}")
+    found = evaluate_model(model, spec, family=family, **wanted)
+    for name, label in _ACCURACIES.items():
+        if name in found:
+            typer.echo(f"{label}: {found[name]:.2%}")
+    if "linear" in found and "linear_top5" not in found:
+        typer.echo("top-5 accuracy is left out: with five classes or fewer every answer is among them")
 
 
 def _load(source: str, overrides: list[str] | None) -> Spec:

@@ -94,7 +94,9 @@ class DifficultyScheduler(ABC):
     def _layer_index(self, layer: int, option: str) -> int:
         """The 0-based index of a layer that the user named 1-based."""
         if not 1 <= layer <= self.num_layers:
-            raise ValueError(f"{option} is {layer}, but the teacher has layers 1 to {self.num_layers}")
+            raise ValueError(
+                f"{option} is {layer}, but the curriculum chooses from layers 1 to {self.num_layers}"
+            )
         return layer - 1
 
 

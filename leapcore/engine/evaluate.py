@@ -11,6 +11,7 @@ from leapcore.engine.data import evaluation_batches, evaluation_view
 from leapcore.engine.deepspeed import device
 from leapcore.engine.setup import Parts, backbone, image_splits
 from leapcore.engine.sources import ImageSplits
+from leapcore.errors import DataError
 from leapcore.evaluation.features import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy
 from leapcore.evaluation.linear_probe import linear_probe
@@ -29,7 +30,9 @@ def accuracies(
     knn: bool = False,
     linear: bool = False,
 ) -> dict[str, float]:
-    """Accuracies of a backbone on validation images: knn; linear, linear_best, as shares.
+    """Accuracies of a backbone on validation images: knn; linear, linear_best, linear_top5, as shares.
+
+    Top-5 is left out where there are at most five classes: every answer would be right.
 
     Images without labels, or of one class only, have nothing to tell apart: the result is empty.
     """
@@ -45,6 +48,8 @@ def accuracies(
     if linear:
         probe = linear_probe(train, val, seed=spec.train.seed)
         found |= {"linear": probe.last, "linear_best": probe.best}
+        if probe.top5 is not None:
+            found["linear_top5"] = probe.top5
     return found
 
 
@@ -75,9 +80,18 @@ def evaluate_model(model: str, spec: Spec, *, family: str = "vit", **wanted: boo
         spec: Its data section says on what.
         family: The backbone family of a folder or timm name.
         wanted: ``knn=True``, ``linear=True``.
+
+    Raises:
+        DataError: The images have no labels that differ.
     """
     provider = load_model(model, spec, family).to(device()).eval()
-    return accuracies(spec, image_splits(spec), provider, **wanted)
+    found = accuracies(spec, image_splits(spec), provider, **wanted)
+    if not found:
+        raise DataError(
+            f"the images of '{spec.data.source}' have no labels that differ",
+            "Name labelled images: one sub-folder per class, or a split with labels.",
+        )
+    return found
 
 
 def retrieve(model: str, folder: Path, spec: Spec, *, family: str = "vit") -> dict[str, float]:

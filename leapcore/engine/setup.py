@@ -187,7 +187,10 @@ def _scheduler(curriculum: CurriculumSpec, num_layers: int) -> DifficultySchedul
     try:
         scheduler: DifficultyScheduler = factory(num_layers, **checked_options(factory, curriculum.options))
     except ValueError as error:
-        raise SpecError(f"curriculum.{error}", "Name a layer that the teacher has.") from error
+        raise SpecError(
+            f"curriculum.{error}",
+            "Name one of these layers; target: layer+last keeps the last one for itself.",
+        ) from error
     return scheduler
 
 

@@ -9,12 +9,18 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from leapcore.compat import import_timm
-from leapcore.errors import DataError
+from leapcore.errors import DataError, did_you_mean
 from leapcore.files import class_folders, image_folder
 from leapcore.spec import DataSpec
 
 Images = Dataset[Any]
 """Yields (RGB image of PIL, label); has a length, and an index unless it is a stream."""
+
+# Of these sets, timm takes any split but the one for training as the test images, misspelt ones too.
+_TWO_SPLITS = {
+    f"torch/{name}" for name in ("cifar10", "cifar100", "fashion_mnist", "kmnist", "mnist", "qmnist")
+}
+_SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "eval", "evaluation", "test")
 
 
 class ImageSplits(NamedTuple):
@@ -116,9 +122,17 @@ def from_timm(data: DataSpec, name: str, seed: int) -> ImageSplits:
     """
     if data.root is not None and not Path(data.root).is_dir():
         raise DataError(f"data.root '{data.root}' does not exist", "Set it to the folder with the files.")
+    if data.source in _TWO_SPLITS:
+        _check_split("data.train", data.train)
+        _check_split("data.val", data.val)
     train = _timm_split(data, data.train, is_training=True, seed=seed, num_samples=data.train_images)
     val = _timm_split(data, data.val, is_training=False, seed=seed, num_samples=data.val_images)
     return ImageSplits(train, val)
+
+
+def _check_split(key: str, split: str) -> None:
+    if split not in _SPLIT_NAMES:
+        raise DataError(f"{key}: this data set has no split '{split}'", did_you_mean(split, _SPLIT_NAMES))
 
 
 def _timm_split(data: DataSpec, split: str, **options: Any) -> Images:

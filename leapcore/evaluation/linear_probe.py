@@ -12,15 +12,17 @@ from leapcore.evaluation.features import Features
 
 
 class ProbeResult(NamedTuple):
-    """Top-1 accuracy on the validation set, as shares.
+    """Accuracy on the validation set, as shares.
 
     Attributes:
-        last: After the last epoch: the figure to quote.
-        best: Of the best epoch, as LEAP's code reports it; chosen on the validation set, so too good.
+        last: Top-1 after the last epoch: the figure to quote.
+        best: Top-1 of the best epoch, as LEAP's code reports it; chosen on the validation set, so too good.
+        top5: Top-5 after the last epoch; None where there are at most five classes.
     """
 
     last: float
     best: float
+    top5: float | None
 
 
 def linear_probe(
@@ -57,8 +59,24 @@ def linear_probe(
         for batch in order.split(batch_size):
             _update(head, optimizer, train.vectors[batch], train.labels[batch])
         schedule.step()
-        accuracies.append(_accuracy(head, val))
-    return ProbeResult(accuracies[-1], max(accuracies))
+        accuracies.append(_accuracy(head, val, 1))
+    return ProbeResult(accuracies[-1], max(accuracies), _accuracy(head, val, 5) if classes > 5 else None)
+
+
+def top_k_accuracy(scores: Tensor, labels: Tensor, k: int) -> float:
+    """Share of images whose class is among the k highest scores.
+
+    Args:
+        scores: (n, classes).
+        labels: (n,).
+        k: How many answers count.
+
+    Raises:
+        ValueError: There are fewer than k classes (LEAP's code reports 0 then).
+    """
+    if scores.shape[1] < k:
+        raise ValueError(f"top-{k} accuracy needs at least {k} classes, these are {scores.shape[1]}")
+    return (scores.topk(k, dim=1).indices == labels.unsqueeze(1)).any(1).float().mean().item()
 
 
 def _update(head: nn.Linear, optimizer: torch.optim.Optimizer, vectors: Tensor, labels: Tensor) -> None:
@@ -68,6 +86,5 @@ def _update(head: nn.Linear, optimizer: torch.optim.Optimizer, vectors: Tensor, 
 
 
 @torch.no_grad()
-def _accuracy(head: nn.Linear, features: Features) -> float:
-    hits: Tensor = head(features.vectors).argmax(1) == features.labels
-    return hits.float().mean().item()
+def _accuracy(head: nn.Linear, features: Features, k: int) -> float:
+    return top_k_accuracy(head(features.vectors), features.labels, k)

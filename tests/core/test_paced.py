@@ -35,7 +35,7 @@ def test_steps_follow_the_list_in_both_units():
     targets, moves = _walk(StepsScheduler(4, at=at), 30)
     assert targets == [0] * 5 + [2] * 15 + [3] * 10
     assert moves == [5, 20]
-    with pytest.raises(ValueError, match="at is 5, but the teacher has layers 1 to 4"):
+    with pytest.raises(ValueError, match="at is 5, but the curriculum chooses from layers 1 to 4"):
         StepsScheduler(4, at={Duration(0, "ep"): 5})
     with pytest.raises(ValueError, match="at names no layer"):
         StepsScheduler(4, at={})

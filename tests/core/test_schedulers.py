@@ -111,7 +111,7 @@ def test_a_saved_state_does_not_change_with_the_scheduler():
 
 
 def test_a_start_the_teacher_does_not_have_is_refused():
-    with pytest.raises(ValueError, match="start is 13, but the teacher has layers 1 to 12"):
+    with pytest.raises(ValueError, match="start is 13, but the curriculum chooses from layers 1 to 12"):
         CkaScheduler(12, start=13)
     with pytest.raises(ValueError, match="layer is 13"):
         FixedScheduler(12, layer=13)

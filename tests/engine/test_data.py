@@ -215,3 +215,11 @@ def test_hugging_face_data_sets_are_read_through_timm(image_folder, reader, monk
 def test_a_source_that_timm_cannot_open_passes_on_why(source, tmp_path):
     with pytest.raises(DataError, match=f"data.source '{source}' cannot be opened for split 'train'"):
         from_timm(_data(source=source, root=str(tmp_path)), "", 0)
+
+
+def test_a_misspelt_split_of_a_torchvision_set_is_not_taken_for_the_test_split(tmp_path):
+    data = _data(source="torch/mnist", root=str(tmp_path), val="validaton")
+    with pytest.raises(
+        DataError, match=r"data.val: this data set has no split 'validaton'\nDid you mean 'validation'"
+    ):
+        from_timm(data, "mnist", 0)

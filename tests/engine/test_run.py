@@ -80,9 +80,11 @@ def test_the_summary_says_what_was_achieved_and_spent(finished):
         "knn",
         "linear",
         "linear_best",
+        "linear_top5",
         "teacher_knn",
         "teacher_linear",
         "teacher_linear_best",
+        "teacher_linear_top5",
     }
     assert summary["accuracy"]["teacher_knn"] > 0.95
     assert all(0 <= value <= 1 for value in summary["accuracy"].values())

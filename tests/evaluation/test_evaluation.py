@@ -6,7 +6,7 @@ import torch
 
 from leapcore.evaluation.features import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy
-from leapcore.evaluation.linear_probe import linear_probe
+from leapcore.evaluation.linear_probe import linear_probe, top_k_accuracy
 
 
 def _golden_features(case):
@@ -33,6 +33,24 @@ def test_linear_probe_equals_the_reference(golden):
         assert 100 * result.last == pytest.approx(last, abs=0.01)
         compared += 1
     assert compared > 0
+
+
+def test_top_k_accuracy_equals_the_reference_where_there_are_enough_classes(golden):
+    random = np.random.RandomState(9)
+    scores = torch.from_numpy(random.randn(50, 7).astype(np.float32))
+    labels = torch.from_numpy(random.randint(0, 7, 50))
+    enough, few = golden("linear")["accuracy"]
+    found = [100 * top_k_accuracy(scores, labels, k) for k in enough["topk"]]
+    assert found == pytest.approx(enough["value"], abs=1e-4)
+    assert 100 * top_k_accuracy(scores[:, :3], labels % 3, 1) == pytest.approx(few["value"][0], abs=1e-4)
+    with pytest.raises(ValueError, match="top-5 accuracy needs at least 5 classes, these are 3"):
+        top_k_accuracy(scores[:, :3], labels % 3, 5)
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(5, None), (6, 1.0)])
+def test_top_5_is_left_out_where_every_answer_would_be_right(classes, expected):
+    features = Features(10 * torch.eye(classes), torch.arange(classes))
+    assert linear_probe(features, features, epochs=30).top5 == expected
 
 
 def test_knn_votes_are_weighted_by_similarity():
