@@ -86,7 +86,8 @@ class RunReport:
         folder: Where results are.
         status: ``"finished"`` or ``"interrupted"``.
         steps: Finished steps.
-        accuracy: Top-1 shares in [0, 1]: knn, linear (last epoch), linear_best, linear_top5, teacher_knn, …
+        accuracy: Top-1 shares in [0, 1]: knn, linear (last epoch), linear_best, linear_top5, teacher_knn, …;
+            of retrieval folders easy_map/<name>, easy_mp1/<name>, …
         flops: spent, baseline (fixed last layer), spent_by_part, in FLOPs (2 per MAC); saved, a share.
         time: Wall time in seconds, of the whole run and of training alone, and images per second.
         curriculum: Every change of target, the first included.

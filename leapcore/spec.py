@@ -233,6 +233,10 @@ class EvaluateSpec(Section):
 
     knn: Moment = Field("end", description="k-nearest-neighbour accuracy of the pooled features.")
     linear: Literal["end", "never"] = Field("end", description="Accuracy of a linear probe.")
+    retrieval: list[str] = Field(
+        [],
+        description="Folders of revisited Oxford or Paris for instance retrieval at the end.",
+    )
     teacher: bool = Field(False, description="Evaluate the teacher too, once, for comparison.")
 
 

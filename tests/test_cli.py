@@ -1,5 +1,6 @@
 """The command line as a user meets it: output, exit codes, and a cause with a remedy for every mistake."""
 
+import json
 import pickle
 import re
 import subprocess
@@ -95,6 +96,14 @@ def test_eval_retrieval_on_a_small_data_set_in_the_published_layout(leapcore_, t
     assert re.match(
         r"easy: mAP \d+.\d\d%, mP@1 [\d.]+%, mP@5 [\d.]+%, mP@10 [\d.]+%\nmedium: .*\nhard: mAP nan%", out
     )
+    code, out, _ = leapcore_("run", "spec.yaml", "--set", "evaluate.retrieval=[tiny]")
+    assert code == 0
+    assert re.search(r"mAP on tiny +│ medium [\d.]+%, hard nan%", out)
+    accuracy = json.loads(Path("runs/mine/summary.json").read_text())["accuracy"]
+    assert 0 <= accuracy["easy_map/tiny"] <= 1
+    assert "hard_map/tiny" not in accuracy, "nothing is hard there"
+    code, _, err = leapcore_("run", "spec.yaml", "--overwrite", "--set", "evaluate.retrieval=[nowhere]")
+    assert (code, "gnd_nowhere.pkl cannot be used as ground truth" in err) == (2, True)
     code, _, err = leapcore_("eval", "retrieval", "teacher", "nowhere", "--spec", "spec.yaml")
     assert (code, "nowhere" in err, "Traceback" in err) == (2, True, False)
 

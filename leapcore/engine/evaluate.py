@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,23 @@ def student_knn(parts: Parts) -> dict[str, float]:
 
 def final_accuracies(parts: Parts) -> dict[str, float]:
     """All that the spec asks for at the end, the teachers' under ``teacher_…``."""
-    spec = parts.spec
-    wanted = {"knn": spec.evaluate.knn != "never", "linear": spec.evaluate.linear != "never"}
-    found = accuracies(spec, parts.splits, parts.student, **wanted)
-    if spec.evaluate.teacher:
+    found = _final(parts, parts.student)
+    if parts.spec.evaluate.teacher:
         for teacher in parts.teachers:
-            measured = accuracies(spec, parts.splits, teacher.provider, **wanted)
+            measured = _final(parts, teacher.provider)
             figures = {f"teacher_{name}": value for name, value in measured.items()}
             found |= per_teacher(figures, teacher.name, parts.teachers)
+    return found
+
+
+def _final(parts: Parts, provider: LayerFeatureProvider) -> dict[str, float]:
+    spec, wanted = parts.spec, parts.spec.evaluate
+    found = accuracies(
+        spec, parts.splits, provider, knn=wanted.knn != "never", linear=wanted.linear != "never"
+    )
+    for folder in map(Path, wanted.retrieval):
+        scores = _retrieval(provider, folder, spec).items()
+        found |= {f"{name}/{folder.resolve().name}": score for name, score in scores if not math.isnan(score)}
     return found
 
 
@@ -103,7 +113,10 @@ def retrieve(model: str, folder: Path, spec: Spec, *, family: str = "vit") -> di
         spec: Its data section gives image size and crop.
         family: The backbone family of a folder or timm name.
     """
-    provider = load_model(model, spec, family).to(device()).eval()
+    return _retrieval(load_model(model, spec, family).to(device()).eval(), folder, spec)
+
+
+def _retrieval(provider: LayerFeatureProvider, folder: Path, spec: Spec) -> dict[str, float]:
     view = evaluation_view(spec.data.image_size, spec.data.crop)
     return evaluate_retrieval(provider, folder, view=view, device=device())
 

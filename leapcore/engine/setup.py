@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from leapcore.engine.deepspeed import device, wrap
 from leapcore.engine.sources import ImageSplits
 from leapcore.engine.teachers import Teacher
 from leapcore.errors import SpecError
+from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.events import ModelFacts
 from leapcore.options import checked_options
 from leapcore.plugins import installed_plugins
@@ -77,6 +79,8 @@ def build(spec: Spec) -> Parts:
     """
     _seed_everything(spec.train.seed)
     splits = image_splits(spec)
+    for folder in spec.evaluate.retrieval:  # a fault there is better found before the training than after
+        read_ground_truth(Path(folder))
     batches = TrainingBatches(splits.train, spec.data, spec.train.batch_size, spec.train.seed)
     providers = {
         name: backbone(wanted, spec.data.image_size).eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.console import Console
@@ -68,6 +69,7 @@ class ConsoleListener:
         """Move the bar; without a terminal, a line per epoch."""
         if "knn" in metrics:
             self._console.print(f"step {step}: kNN accuracy {metrics['knn']:.2%}", highlight=False)
+        if "loss" not in metrics:  # an evaluation's
             return
         figures = _figures(metrics)
         self._progress.update(self._task, completed=step, figures=figures)
@@ -120,6 +122,11 @@ def _summary_table(report: RunReport) -> Table:
     for name, label in (("knn", "kNN accuracy"), ("linear", "linear probe accuracy")):
         if name in report.accuracy:
             table.add_row(label, f"[bold]{report.accuracy[name]:.2%}[/]{_of_teachers(report, name)}")
+    for key in (key for key in report.accuracy if key.startswith("medium_map/")):
+        hard = report.accuracy.get(key.replace("medium", "hard"), math.nan)
+        table.add_row(
+            f"mAP on {escape(key.partition('/')[2])}", f"medium {report.accuracy[key]:.2%}, hard {hard:.2%}"
+        )
     flops, seconds = report.flops, report.time
     table.add_row("FLOPs spent", f"{flops['spent']:.3e}  (1 multiply-add = 2 FLOPs)")
     table.add_row(
