@@ -30,7 +30,10 @@ evaluations = typer.Typer(help="Evaluate the frozen features of any model.", no_
 app.add_typer(evaluations, name="eval")
 
 Model = Annotated[
-    str, typer.Argument(help="A folder such as runs/x/student, a timm name, or 'teacher' for the spec's own.")
+    str,
+    typer.Argument(
+        help="A folder such as runs/x/student, a timm name, or a teacher of the spec by its name."
+    ),
 ]
 SpecOption = Annotated[
     str, typer.Option("--spec", metavar="SPEC|RECIPE", help="Its data section says which images, how large.")

@@ -40,7 +40,7 @@ class SpecText(NamedTuple):
 
     def where(self, path: KeyPath) -> str:
         """``file:line`` of a key, or of the closest key around it that is there."""
-        if path in self.overridden:
+        if any(path[: len(own)] == own for own in self.overridden):
             return "--set"
         node, line = self.keys, 0
         for key in path:
@@ -70,8 +70,8 @@ def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
     text = _read(str(source))
     for override in overrides:
         _override(text, override)
-    if ("curriculum", "scheduler") in text.overridden:
-        _drop_foreign_options(text)
+    for path in [path for path in text.overridden if path[-2:] == ("curriculum", "scheduler")]:
+        _drop_foreign_options(text, path[:-1])
     try:
         spec = Spec.model_validate(text.keys)
     except ValidationError as error:
@@ -128,14 +128,14 @@ def _override(text: SpecText, override: str) -> None:
     text.overridden.add((*sections, last))
 
 
-def _drop_foreign_options(text: SpecText) -> None:
+def _drop_foreign_options(text: SpecText, path: KeyPath) -> None:
     """Another scheduler from the command line takes over only the options that it knows."""
-    section = text.keys["curriculum"]
-    factory = _scheduler(text, str(section["scheduler"]))
+    section: Any = text.keys
+    for key in path:
+        section = section[key]
+    factory = _scheduler(text, str(section["scheduler"]), path)
     known = {"scheduler", *options_model(factory).model_fields}
-    foreign = [
-        key for key in list(section) if key not in known and ("curriculum", key) not in text.overridden
-    ]
+    foreign = [key for key in list(section) if key not in known and (*path, key) not in text.overridden]
     for key in foreign:
         del section[key]
     if foreign:
@@ -187,7 +187,7 @@ def _require_files(spec: Spec) -> None:
         image_folder("data.val", spec.data.val)
 
 
-def _scheduler(text: SpecText, name: str, path: KeyPath = ("curriculum",)) -> Factory:
+def _scheduler(text: SpecText, name: str, path: KeyPath) -> Factory:
     _require(text, (*path, "scheduler"), "schedulers", name)
     return installed_plugins().get("schedulers", name)
 

@@ -290,3 +290,14 @@ def test_targets_that_make_no_sense_are_refused_with_the_reason(overrides, messa
 def test_a_run_without_a_teacher_is_told_of_both_ways_to_name_one(spec_of):
     with pytest.raises(SpecError, match=r"^spec.yaml:1: a run has one teacher, or several teachers: give"):
         spec_of(MINIMAL.replace("teacher:", "#"))
+
+
+def test_another_scheduler_of_one_teacher_drops_the_old_ones_options_too(spec_of, caplog):
+    spec = spec_of(TEACHERS, "teachers.flat.curriculum.scheduler=cka")
+    assert "scheduler 'cka' takes no layer: dropped" in caplog.text
+    assert spec.curricula["flat"].options["threshold"] == 0.85
+
+
+def test_a_fault_inside_a_mapping_from_the_command_line_is_located_there(spec_of):
+    with pytest.raises(SpecError, match=r"^--set: teachers.a.wieght: unknown key"):
+        spec_of(TEACHERS, "teachers={a: {backbone: vit, wieght: 1}}")

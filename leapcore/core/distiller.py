@@ -48,7 +48,9 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
-        self.matches = nn.ModuleDict(matches)
+        # A list, since a dictionary of modules takes no name that is one of its own attributes.
+        self.matches = nn.ModuleList(matches.values())
+        self.names = tuple(matches)
         self._student_layers = {layer for match in matches.values() for layer in match.student_layers}
         self._embeds = any(match.embedding for match in matches.values())
         self.weights = {name: (weights or {}).get(name, 1.0) for name in matches}
@@ -59,10 +61,14 @@ class Distiller(nn.Module):
 
         Args:
             pixels: (B, 3, H, W) in [0, 1].
-            teachers: Each teacher's features of the same images, by its name.
+            teachers: Features of the same images, by the teacher's name; who is not there is left out.
         """
         features = self.student_features(self.student.prepare(pixels))
-        comparisons = {name: self.matches[name](features, theirs) for name, theirs in teachers.items()}
+        comparisons = {
+            name: match(features, teachers[name])
+            for name, match in zip(self.names, self.matches, strict=True)
+            if name in teachers
+        }
         last = features.layers[len(self.student.layers) - 1]
         sigreg_loss = last.tokens.new_zeros(())
         if self.sigreg_weight:

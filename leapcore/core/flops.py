@@ -105,7 +105,7 @@ class FlopsLedger:
 
     Attributes:
         macs: What was spent so far, by part: teacher, student, alignment, calibration.
-        baseline_macs: The same steps with the last layer as target and nothing measured.
+        baseline_macs: The same steps with the deepest target that there is and nothing measured.
     """
 
     teacher_macs: int
@@ -133,6 +133,8 @@ class FlopsLedger:
         self, images: int, *, teacher_macs: int, student_passes: int, alignment_macs: int
     ) -> None:
         """Book the scan of a teacher: one pass of it, and per layer one of the student and one score.
+
+        The student's passes count with all their heads, of which a scan uses one: an upper bound.
 
         Args:
             images: Batch size.

@@ -186,9 +186,5 @@ class EmbeddingLoss(nn.Module):
 
     def forward(self, student: LayerFeatures, teacher: LayerFeatures) -> Tensor:
         """Compare two patch embeddings."""
-        ours, theirs = on_common_grid(self.project(student), teacher)
-        return F.mse_loss(ours.tokens, F.layer_norm(theirs.tokens, [theirs.channels]))
-
-    def project(self, student: LayerFeatures) -> LayerFeatures:
-        """The student's patch embedding in the teacher's width, normalised."""
-        return student.map(self.head).map(self.norm)
+        ours, theirs = on_common_grid(student.map(self.head), teacher)
+        return F.mse_loss(self.norm(ours.tokens), F.layer_norm(theirs.tokens, [theirs.channels]))

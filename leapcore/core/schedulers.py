@@ -86,8 +86,8 @@ class DifficultyScheduler(ABC):
         """
         if state["num_layers"] != self.num_layers:
             raise ValueError(
-                f"the curriculum's state is for a teacher of {state['num_layers']} layers, "
-                f"this one has {self.num_layers}"
+                f"the curriculum's state is for a choice of {state['num_layers']} layers, "
+                f"this one chooses from {self.num_layers}"
             )
         vars(self).update(copy.deepcopy(state))
 

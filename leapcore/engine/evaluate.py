@@ -12,7 +12,7 @@ from leapcore.engine.data import evaluation_batches, evaluation_view
 from leapcore.engine.deepspeed import device
 from leapcore.engine.setup import Parts, backbone, image_splits
 from leapcore.engine.sources import ImageSplits
-from leapcore.errors import DataError
+from leapcore.errors import DataError, SpecError
 from leapcore.evaluation.features import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy
 from leapcore.evaluation.linear_probe import linear_probe
@@ -41,9 +41,10 @@ def accuracies(
     if not (knn or linear):
         return found
     train, val = (_features(spec, images, provider) for images in splits)
-    if len(train.labels.unique()) < 2 or train.labels.min() < 0:
-        logger.warning("the training images have no labels that differ: accuracy is not evaluated")
-        return found
+    for split, features in (("training", train), ("validation", val)):
+        if features.labels.min() < 0 or (features is train and len(train.labels.unique()) < 2):
+            logger.warning("the %s images have no labels that differ: accuracy is not evaluated", split)
+            return found
     if knn:
         found["knn"] = knn_accuracy(train, val)
     if linear:
@@ -124,6 +125,8 @@ def _retrieval(provider: LayerFeatureProvider, folder: Path, spec: Spec) -> dict
 def load_model(model: str, spec: Spec, family: str) -> LayerFeatureProvider:
     """The provider for a model as :func:`evaluate_model` takes it."""
     wanted: BackboneSpec
+    if model == "teacher" and spec.teachers:
+        raise SpecError("the spec has several teachers", f"Name one: {', '.join(spec.teachers)}.")
     if model in spec.each_teacher:
         wanted = spec.each_teacher[model]
     elif Path(model).exists():

@@ -115,11 +115,12 @@ class Loop:
             self.hooks.leapcore_metrics(step=self.step, metrics=found)
 
     def _end_epoch(self) -> None:
-        for teacher in self.parts.teachers:
-            layer = teacher.scheduler.target
-            if teacher.scheduler.end_epoch():
-                self.parts.lr_schedule.advance(self.step)
-                self._moved(teacher, layer)
+        layers = {teacher.name: teacher.scheduler.target for teacher in self.parts.teachers}
+        moved = [teacher for teacher in self.parts.teachers if teacher.scheduler.end_epoch()]
+        if moved:
+            self.parts.lr_schedule.advance(self.step)
+        for teacher in moved:
+            self._moved(teacher, layers[teacher.name])
 
     def _choose_starts(self, pixels: Tensor) -> None:
         """Before the first step: let each scheduler see the untrained student, if it wants to."""

@@ -116,8 +116,12 @@ def build(spec: Spec) -> Parts:
 def _teacher(
     spec: Spec, name: str, provider: LayerFeatureProvider, student: LayerFeatureProvider, length: RunLength
 ) -> Teacher:
-    match = _match(spec.objective, student, provider)
-    scheduler = _scheduler(spec.curricula[name], match.target.choices)
+    try:
+        match = _match(spec.objective, student, provider)
+        scheduler = _scheduler(spec.curricula[name], match.target.choices)
+    except SpecError as error:
+        whose = f"teachers.{name}: " if spec.teachers else ""
+        raise SpecError(whose + error.cause, error.remedy) from error
     scheduler.run = length
     shape = (3, *provider.image_input.size)
     embedding = count_macs(_Embedding(provider), torch.empty(1, *shape)) if match.embedding else 0
@@ -221,7 +225,8 @@ class _StudentSide(nn.Module):
                 projected = project(features.layers[pair.student], width)
                 results += [projected.tokens, projected.pooled]
             if teacher.match.embedding and features.embedding:
-                results.append(teacher.match.embedding.project(features.embedding).tokens)
+                embedding = teacher.match.embedding
+                results.append(features.embedding.map(embedding.head).map(embedding.norm).tokens)
         return torch.cat([result.flatten() for result in results])
 
 

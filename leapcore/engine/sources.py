@@ -20,7 +20,6 @@ Images = Dataset[Any]
 _TWO_SPLITS = {
     f"torch/{name}" for name in ("cifar10", "cifar100", "fashion_mnist", "kmnist", "mnist", "qmnist")
 }
-_SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "eval", "evaluation", "test")
 
 
 class ImageSplits(NamedTuple):
@@ -122,17 +121,17 @@ def from_timm(data: DataSpec, name: str, seed: int) -> ImageSplits:
     """
     if data.root is not None and not Path(data.root).is_dir():
         raise DataError(f"data.root '{data.root}' does not exist", "Set it to the folder with the files.")
-    if data.source in _TWO_SPLITS:
-        _check_split("data.train", data.train)
-        _check_split("data.val", data.val)
+    if data.source.lower() in _TWO_SPLITS:
+        _check_split("data.train", data.train, ("train", "training"))
+        _check_split("data.val", data.val, ("test", "val", "valid", "validation", "eval", "evaluation"))
     train = _timm_split(data, data.train, is_training=True, seed=seed, num_samples=data.train_images)
     val = _timm_split(data, data.val, is_training=False, seed=seed, num_samples=data.val_images)
     return ImageSplits(train, val)
 
 
-def _check_split(key: str, split: str) -> None:
-    if split not in _SPLIT_NAMES:
-        raise DataError(f"{key}: this data set has no split '{split}'", did_you_mean(split, _SPLIT_NAMES))
+def _check_split(key: str, split: str, known: tuple[str, ...]) -> None:
+    if split not in known:
+        raise DataError(f"{key}: '{split}' is none of this data set's splits", did_you_mean(split, known))
 
 
 def _timm_split(data: DataSpec, split: str, **options: Any) -> Images:

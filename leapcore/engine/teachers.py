@@ -54,8 +54,9 @@ class Teacher:
 
     @property
     def baseline_macs(self) -> int:
-        """The same if the target were the last layer."""
-        return self.macs.whole + self.embedding_macs
+        """The same while the target is the deepest that the curriculum may choose."""
+        deepest = self.match.teacher_layers(self.match.target.choices - 1)
+        return self.macs.until(*deepest) + self.embedding_macs
 
     @property
     def deepest_pairs(self) -> list[Pair]:

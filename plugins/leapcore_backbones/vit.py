@@ -32,7 +32,8 @@ class VitProvider(LayerFeatureProvider):
         stride = size[0] // model.patch_embed.grid_size[0]
         layers = [LayerInfo(f"blocks.{i}", model.embed_dim, stride) for i in range(len(model.blocks))]
         super().__init__(layers, timm_image_input(model, size))
-        self.embedding = LayerInfo("patch_embed", model.embed_dim, stride)
+        if isinstance(model.patch_embed, _plain_patch_embedding()):
+            self.embedding = LayerInfo("patch_embed", model.embed_dim, stride)
         self.model = model
 
     @classmethod
@@ -72,3 +73,11 @@ class VitProvider(LayerFeatureProvider):
         # Registers alone, without a class token, say nothing about the image as a whole.
         prefix = x[:, :count] if self.model.has_class_token else None
         return LayerFeatures(x[:, count:], grid, prefix)
+
+
+def _plain_patch_embedding() -> type[Any]:
+    """One convolution; the embedding of hybrids is a network of its own."""
+    from timm.layers import PatchEmbed
+
+    plain: type[Any] = PatchEmbed
+    return plain

@@ -42,12 +42,12 @@ def _distiller(student, teacher, sigreg_weight=0.0, **options):
 
 
 def _head(distiller, kind="heads", width="24"):
-    return getattr(distiller.matches["teacher"].projectors[0], kind)[width]
+    return getattr(distiller.matches[0].projectors[0], kind)[width]
 
 
 def _compare(distiller, teacher, pixels, layer):
     """A step's result, and the comparison with the only teacher."""
-    features = distiller.matches["teacher"].teacher_features(teacher, pixels, layer)
+    features = distiller.matches[0].teacher_features(teacher, pixels, layer)
     result = distiller(pixels, {"teacher": features})
     return result, result.comparisons["teacher"]
 

@@ -99,7 +99,7 @@ def test_state_survives_and_refuses_another_depth():
         scheduler.target,
         scheduler.ema,
     ]
-    with pytest.raises(ValueError, match=r"a teacher of 12 layers, this one has 4"):
+    with pytest.raises(ValueError, match=r"a choice of 12 layers, this one chooses from 4"):
         CkaScheduler(4).load_state_dict(scheduler.state_dict())
 
 

@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from leapcore import Distiller, LayerFeatures, LayerInfo, Match
+from leapcore.core.matching import EmbeddingLoss
 from leapcore.core.targets import AllLayers, LayerAndLast, OneLayer, Pair
+from leapcore.plugins import installed_plugins
 
 PIXELS = torch.rand(4, 3, 28, 28, generator=torch.Generator().manual_seed(0))
 
@@ -90,6 +92,23 @@ def test_patch_embeddings_of_different_grids_meet_on_the_smaller(vit):
     assert 0 < result.embedding_loss.item() < 10
 
 
+def test_equal_patch_embeddings_have_no_loss_whichever_grid_is_finer(vit):
+    fine, coarse = (LayerFeatures(torch.rand(2, side**2, 24), (side, side)) for side in (4, 2))
+    for student, teacher in ((fine, fine.resized((2, 2))), (coarse, coarse)):
+        loss = EmbeddingLoss(vit(), vit())
+        torch.nn.init.eye_(loss.head.weight)
+        torch.nn.init.zeros_(loss.head.bias)
+        assert loss(student, teacher).item() == pytest.approx(0, abs=1e-8)
+
+
+def test_the_embedding_of_a_hybrid_is_not_taken_for_a_convolution():
+    with torch.device("meta"):
+        hybrid = installed_plugins().get("backbones", "vit")(
+            model="vit_base_mci_224", weights="none", image_size=224, options={}
+        )
+    assert hybrid.embedding is None
+
+
 def test_a_backbone_without_a_patch_embedding_is_named(vit):
     student, teacher = vit(), vit()
     student.embedding = None
@@ -98,12 +117,13 @@ def test_a_backbone_without_a_patch_embedding_is_named(vit):
 
 
 def test_two_teachers_add_their_losses_by_weight_and_keep_their_own_heads(vit):
-    student, teachers = vit(embed_dim=12), {"small": vit(embed_dim=24), "wide": vit(embed_dim=48, depth=2)}
+    """``half`` is also a method of modules, which a teacher may be named after all the same."""
+    student, teachers = vit(embed_dim=12), {"half": vit(embed_dim=24), "wide": vit(embed_dim=48, depth=2)}
     matches = {name: Match(student, teacher) for name, teacher in teachers.items()}
     distiller = Distiller(student, matches, weights={"wide": 0.25})
     targets = {name: matches[name].teacher_features(teachers[name], PIXELS, 1) for name in teachers}
     result = distiller(PIXELS, targets)
-    small, wide = (result.comparisons[name].loss for name in ("small", "wide"))
+    small, wide = (result.comparisons[name].loss for name in ("half", "wide"))
     assert result.loss.item() == pytest.approx((small + 0.25 * wide).item())
     result.loss.backward()
     assert all(p.grad.norm() > 0 for p in distiller.matches.parameters())

@@ -217,9 +217,26 @@ def test_a_source_that_timm_cannot_open_passes_on_why(source, tmp_path):
         from_timm(_data(source=source, root=str(tmp_path)), "", 0)
 
 
-def test_a_misspelt_split_of_a_torchvision_set_is_not_taken_for_the_test_split(tmp_path):
-    data = _data(source="torch/mnist", root=str(tmp_path), val="validaton")
-    with pytest.raises(
-        DataError, match=r"data.val: this data set has no split 'validaton'\nDid you mean 'validation'"
-    ):
-        from_timm(data, "mnist", 0)
+@pytest.mark.parametrize(
+    ("source", "split", "message"),
+    [
+        (
+            "torch/mnist",
+            {"val": "validaton"},
+            "data.val: 'validaton' is none of this data set's splits\nDid you mean",
+        ),
+        ("torch/MNIST", {"train": "trian"}, "data.train: 'trian' is none"),
+        (
+            "torch/mnist",
+            {"train": "test"},
+            "data.train: 'test' is none of this data set's splits\nKnown: train",
+        ),
+        ("torch/mnist", {"val": "train"}, "data.val: 'train' is none"),
+    ],
+)
+def test_a_misspelt_split_of_a_torchvision_set_is_not_taken_for_the_test_split(
+    tmp_path, source, split, message
+):
+    with pytest.raises(DataError) as caught:
+        from_timm(_data(source=source, root=str(tmp_path), **split), "mnist", 0)
+    assert message in str(caught.value)
