@@ -20,6 +20,9 @@ from leapcore.compat import torchvision_operators
 from leapcore.errors import DataError
 from leapcore.spec import AugmentSpec, DataSpec
 
+# Here too, since a worker that is spawned rather than forked meets torchvision in its images first.
+torchvision_operators()
+
 
 def training_view(size: int, augment: AugmentSpec) -> Any:
     """The random view of a training image (LEAP's augmentation): PIL image -> bytes (3, size, size)."""

@@ -1,10 +1,13 @@
 import itertools
+import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
 from PIL import Image
 
-from leapcore.engine.data import TrainingBatches, evaluation_batches, evaluation_view, training_view
+from leapcore.engine.data import TrainingBatches, _Views, evaluation_batches, evaluation_view, training_view
 from leapcore.engine.sources import digits, folder, from_timm
 from leapcore.errors import DataError
 from leapcore.spec import AugmentSpec, DataSpec
@@ -240,3 +243,14 @@ def test_a_misspelt_split_of_a_torchvision_set_is_not_taken_for_the_test_split(
     with pytest.raises(DataError) as caught:
         from_timm(_data(source=source, root=str(tmp_path), **split), "mnist", 0)
     assert message in str(caught.value)
+
+
+def test_images_can_be_sent_to_a_worker_that_starts_from_nothing(image_folder, tmp_path):
+    """As on macOS, or in a run that itself is a spawned process."""
+    images = _Views(folder(_folder_data(image_folder), "", 0).train, training_view(16, AugmentSpec()))
+    (tmp_path / "images.pkl").write_bytes(pickle.dumps(images))
+    code = "import pickle, sys; print(len(pickle.load(open(sys.argv[1], 'rb')).images))"
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "images.pkl"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == f"{len(images.images)}\n"
