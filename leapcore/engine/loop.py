@@ -66,7 +66,10 @@ class Loop:
             targets = {teacher.name: teacher.features(pixels) for teacher in teachers}
         result: Distillation = parts.engine(pixels, targets)
         parts.engine.backward(result.loss)
-        scores = self._note(result, len(pixels))
+        if self.step == 0:
+            self._warn_of_few_tokens(result)
+        self._book(result, len(pixels))
+        scores = self._note(result)
         moved = [teacher for teacher in teachers if teacher.scheduler.step(scores.get(teacher.name))]
         if moved:
             parts.lr_schedule.advance(self.step)
@@ -75,30 +78,39 @@ class Loop:
         for teacher in moved:
             self._moved(teacher, self._layers[teacher.name])
 
-    def _note(self, result: Distillation, images: int) -> dict[str, float]:
-        """Keep a step's figures for the next report, and book its FLOPs.
+    def _warn_of_few_tokens(self, result: Distillation) -> None:
+        for teacher in self.parts.teachers:
+            if teacher.scheduler.wants_score:
+                teacher.warn_of_few_tokens(result.comparisons[teacher.name])
+
+    def _book(self, result: Distillation, images: int) -> None:
+        """Book a step's FLOPs."""
+        teachers = self.parts.teachers
+        scored = [teacher for teacher in teachers if teacher.scheduler.wants_score]
+        self.parts.ledger.record_step(
+            images,
+            teacher_macs=sum(teacher.step_macs for teacher in teachers),
+            alignment_macs=sum(teacher.score_macs(result.comparisons[teacher.name]) for teacher in scored),
+        )
+
+    def _note(self, result: Distillation) -> dict[str, float]:
+        """Keep a step's figures for the next report.
 
         Returns:
             The alignment with each teacher whose scheduler wants it.
         """
-        parts, objective = self.parts, self.parts.spec.objective
-        figures, scores, macs = {"loss": result.loss.detach()}, {}, 0
+        objective, teachers = self.parts.spec.objective, self.parts.teachers
+        names = ["patch_loss", "cls_loss"] + ["embedding_loss"] * bool(objective.patch_embedding)
+        figures, scores = {"loss": result.loss.detach()}, {}
         if objective.sigreg:
             figures["sigreg_loss"] = result.sigreg_loss
-        for teacher in parts.teachers:
+        for teacher in teachers:
             comparison = result.comparisons[teacher.name]
-            parts_of_loss = ["patch_loss", "cls_loss"] + ["embedding_loss"] * bool(objective.patch_embedding)
-            found = {name: getattr(comparison, name) for name in parts_of_loss}
+            found = {name: getattr(comparison, name) for name in names}
             if teacher.scheduler.wants_score:
                 found["alignment"] = teacher.score(comparison)
                 scores[teacher.name] = float(found["alignment"])
-                macs += teacher.score_macs(comparison)
-                if self.step == 0:
-                    teacher.warn_of_few_tokens(comparison)
-            figures |= per_teacher(found, teacher.name, parts.teachers)
-        parts.ledger.record_step(
-            images, teacher_macs=sum(teacher.step_macs for teacher in parts.teachers), alignment_macs=macs
-        )
+            figures |= per_teacher(found, teacher.name, teachers)
         self._pending.append(figures)
         return scores
 
