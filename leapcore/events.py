@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from leapcore.spec import Spec
 
 
-def per_teacher(figures: dict[str, Any], name: str, teachers: Sized) -> dict[str, Any]:
-    """Figures that belong to one teacher, named after it where a run has several: ``alignment/dino``."""
-    return figures if len(teachers) == 1 else {f"{key}/{name}": value for key, value in figures.items()}
+def figure_name(figure: str, teacher: str, teachers: Sized) -> str:
+    """A figure that belongs to one teacher, named after it where a run has several: ``alignment/dino``."""
+    return figure if len(teachers) == 1 else f"{figure}/{teacher}"
+
+
+def per_teacher(figures: dict[str, Any], teacher: str, teachers: Sized) -> dict[str, Any]:
+    """One teacher's figures under their :func:`figure_name`."""
+    return {figure_name(figure, teacher, teachers): value for figure, value in figures.items()}
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,22 @@ def image_folder(key: str, path: str) -> Path:
     return folder
 
 
+def ground_truth_path(folder: Path) -> Path:
+    """The ground truth in a folder in the layout of revisited Oxford and Paris, ``gnd_<folder's name>.pkl``.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = list(folder.glob("gnd_*.pkl"))
+    path = found[0] if len(found) == 1 else folder / f"gnd_{folder.resolve().name}.pkl"
+    if not path.is_file():
+        raise DataError(
+            f"{path} cannot be used as ground truth: No such file",
+            "Fetch it from where the data set is published.",
+        )
+    return path
+
+
 def class_folders(root: Path) -> list[Path]:
     """The sub-folders of a folder of images, hidden ones left out."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -13,7 +13,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from leapcore.errors import LeapcoreError, SpecError, UnknownNameError, did_you_mean
-from leapcore.files import image_folder, weights_path
+from leapcore.files import ground_truth_path, image_folder, weights_path
 from leapcore.options import options_model, plain_options
 from leapcore.plugins import installed_plugins
 from leapcore.recipes import recipe_names, recipe_text
@@ -185,6 +185,8 @@ def _require_files(spec: Spec) -> None:
     if spec.data.source == "folder":
         image_folder("data.train", spec.data.train)
         image_folder("data.val", spec.data.val)
+    for folder in spec.evaluate.retrieval:
+        ground_truth_path(Path(folder))
 
 
 def _scheduler(text: SpecText, name: str, path: KeyPath) -> Factory:

@@ -104,6 +104,8 @@ def test_eval_retrieval_on_a_small_data_set_in_the_published_layout(leapcore_, t
     assert "hard_map/tiny" not in accuracy, "nothing is hard there"
     code, _, err = leapcore_("run", "spec.yaml", "--overwrite", "--set", "evaluate.retrieval=[nowhere]")
     assert (code, "gnd_nowhere.pkl cannot be used as ground truth" in err) == (2, True)
+    code, _, err = leapcore_("validate", "spec.yaml", "--set", "evaluate.retrieval=[nowhere]")
+    assert (code, "gnd_nowhere.pkl cannot be used as ground truth" in err) == (2, True)
     code, _, err = leapcore_("eval", "retrieval", "teacher", "nowhere", "--spec", "spec.yaml")
     assert (code, "nowhere" in err, "Traceback" in err) == (2, True, False)
 

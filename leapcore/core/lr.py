@@ -69,7 +69,19 @@ class WarmupConstant(LrSchedule):
         return min(1.0, (step + 1) / self._warmup) if self._warmup else 1.0
 
 
-class RestartingCosine(LrSchedule):
+class _Segmented(LrSchedule):
+    """Begins a new segment at an advance."""
+
+    def __init__(self, start: int) -> None:
+        self.segment_start = start
+        self.segment_peak = 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The segment."""
+        return {"segment_start": self.segment_start, "segment_peak": self.segment_peak}
+
+
+class RestartingCosine(_Segmented):
     """A cosine over the rest of the run that starts again at every advance of the curriculum.
 
     Advances inside the warm-up do not count. The peak of the new segment is
@@ -98,14 +110,13 @@ class RestartingCosine(LrSchedule):
         constant_warmup: bool = False,
         floor: float = FLOOR,
     ) -> None:
+        super().__init__(start=warmup)
         self._total = total
         self._warmup = warmup
         self._peak = peak
         self._scale = scale
         self._constant_warmup = constant_warmup
         self._floor = floor
-        self.segment_start = warmup
-        self.segment_peak = 1.0
 
     def __call__(self, step: int) -> float:
         """The multiplier in a step."""
@@ -119,10 +130,6 @@ class RestartingCosine(LrSchedule):
             return
         self.segment_peak = self._new_peak(step)
         self.segment_start = step
-
-    def state_dict(self) -> dict[str, Any]:
-        """The segment."""
-        return {"segment_start": self.segment_start, "segment_peak": self.segment_peak}
 
     def _new_peak(self, step: int) -> float:
         before, envelope = self._in_segment(step), _cosine(step, self._total, floor=self._floor)
@@ -138,7 +145,7 @@ class RestartingCosine(LrSchedule):
         return _cosine(step - self.segment_start, length, self.segment_peak, self._floor)
 
 
-class SegmentWarmup(LrSchedule):
+class SegmentWarmup(_Segmented):
     """Every segment of the curriculum climbs from 1 % to its peak, then follows a cosine to the run's end.
 
     Args:
@@ -150,11 +157,10 @@ class SegmentWarmup(LrSchedule):
     START = 0.01
 
     def __init__(self, total: int, segment_warmup: int, *, peak_decay: float = 0.0) -> None:
+        super().__init__(start=0)
         self._total = total
         self._climb = max(1, segment_warmup)
         self._peak_decay = peak_decay
-        self.segment_start = 0
-        self.segment_peak = 1.0
 
     def __call__(self, step: int) -> float:
         """The multiplier in a step."""
@@ -168,10 +174,6 @@ class SegmentWarmup(LrSchedule):
         """Climb again, to a lower peak if it decays."""
         self.segment_start = step
         self.segment_peak = max(self.segment_peak * (1 - self._peak_decay), self.START)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The segment."""
-        return {"segment_start": self.segment_start, "segment_peak": self.segment_peak}
 
 
 def _cosine(step: int, length: int, peak: float = 1.0, floor: float = FLOOR) -> float:

@@ -20,13 +20,12 @@ from leapcore.compat import torchvision_operators
 from leapcore.errors import DataError
 from leapcore.spec import AugmentSpec, DataSpec
 
-# Here too, since a worker that is spawned rather than forked meets torchvision in its images first.
+# At import, since a worker that is spawned rather than forked meets torchvision in its images first.
 torchvision_operators()
 
 
 def training_view(size: int, augment: AugmentSpec) -> Any:
     """The random view of a training image (LEAP's augmentation): PIL image -> bytes (3, size, size)."""
-    torchvision_operators()
     from torchvision import transforms as t
 
     crop = t.RandomResizedCrop(size, scale=augment.scale, interpolation=t.InterpolationMode.BICUBIC)
@@ -44,7 +43,6 @@ def training_view(size: int, augment: AugmentSpec) -> Any:
 
 def evaluation_view(size: int, crop: float) -> Any:
     """The centre of an image whose shorter side was scaled to size / crop: PIL image -> bytes."""
-    torchvision_operators()
     from torchvision import transforms as t
 
     resize = t.Resize(round(size / crop), t.InterpolationMode.BICUBIC)

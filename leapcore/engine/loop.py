@@ -16,7 +16,7 @@ from leapcore.engine.evaluate import student_knn
 from leapcore.engine.setup import Parts
 from leapcore.engine.teachers import Teacher
 from leapcore.errors import DivergedError
-from leapcore.events import TargetChange, per_teacher
+from leapcore.events import TargetChange, figure_name, per_teacher
 
 
 class Loop:
@@ -198,10 +198,8 @@ class Loop:
 
     def _target_layers(self) -> dict[str, int]:
         """The last step's, counted from 1."""
-        found: dict[str, int] = {}
-        for name, layer in self._layers.items():
-            found |= per_teacher({"target_layer": layer + 1}, name, self._layers)
-        return found
+        layers = self._layers
+        return {figure_name("target_layer", name, layers): layer + 1 for name, layer in layers.items()}
 
     def _stop_if_diverged(self, loss: float) -> None:
         if not math.isfinite(loss):

@@ -55,8 +55,7 @@ class Teacher:
     @property
     def baseline_macs(self) -> int:
         """The same while the target is the deepest that the curriculum may choose."""
-        deepest = self.match.teacher_layers(self.match.target.choices - 1)
-        return self.macs.until(*deepest) + self.embedding_macs
+        return self.macs.until(*(pair.teacher for pair in self.deepest_pairs)) + self.embedding_macs
 
     @property
     def deepest_pairs(self) -> list[Pair]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from leapcore.core.features import LayerFeatureProvider
 from leapcore.errors import DataError
 from leapcore.evaluation.features import extract_features
+from leapcore.files import ground_truth_path
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -163,9 +164,7 @@ def read_ground_truth(folder: Path) -> GroundTruth:
     Raises:
         DataError: The file is missing, malformed or would run code; an image is missing or a box outside it.
     """
-    named = folder / f"gnd_{folder.resolve().name}.pkl"
-    others = list(folder.glob("gnd_*.pkl"))
-    truth = _parsed(others[0] if len(others) == 1 else named)
+    truth = _parsed(ground_truth_path(folder))
     _check_images(truth, folder)
     return truth
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from leapcore.events import ModelFacts, RunReport, RunStart, TargetChange, per_teacher
+from leapcore.events import ModelFacts, RunReport, RunStart, TargetChange, figure_name
 from leapcore.hookspecs import hookimpl
 from leapcore.spec import Spec
 
@@ -149,7 +149,7 @@ def _of_teachers(report: RunReport, figure: str) -> str:
     found = []
     for name in report.teachers:
         label = name if len(report.teachers) > 1 else "teacher"
-        key = next(iter(per_teacher({f"teacher_{figure}": None}, name, report.teachers)))
+        key = figure_name(f"teacher_{figure}", name, report.teachers)
         if key in report.accuracy:
             found.append(f"{escape(label)} {report.accuracy[key]:.2%}")
     return f"  ({', '.join(found)})" if found else ""
