@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from leapcore._version import __version__
 
 if TYPE_CHECKING:
+    from leapcore.compat import import_timm
     from leapcore.core.alignment import linear_cka, mean_cosine
     from leapcore.core.distiller import Distillation, Distiller
     from leapcore.core.duration import Duration
-    from leapcore.core.features import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
+    from leapcore.core.features import LayerFeatures, LayerInfo
     from leapcore.core.flops import FlopsLedger, count_macs, count_prefix_macs
     from leapcore.core.matching import Comparison, Match, TeacherFeatures
     from leapcore.core.projection import Projector
+    from leapcore.core.provider import ImageInput, LayerFeatureProvider
     from leapcore.core.schedulers import DifficultyScheduler
     from leapcore.engine.run import run
     from leapcore.errors import LeapcoreError
@@ -34,8 +36,8 @@ _HOME = {
     "Distiller": "core.distiller",
     "Duration": "core.duration",
     "FlopsLedger": "core.flops",
-    "ImageInput": "core.features",
-    "LayerFeatureProvider": "core.features",
+    "ImageInput": "core.provider",
+    "LayerFeatureProvider": "core.provider",
     "LayerFeatures": "core.features",
     "LayerInfo": "core.features",
     "LeapcoreError": "errors",
@@ -48,6 +50,7 @@ _HOME = {
     "count_prefix_macs": "core.flops",
     "create_timm_model": "timm_models",
     "hookimpl": "hookspecs",
+    "import_timm": "compat",
     "linear_cka": "core.alignment",
     "load_spec": "spec_file",
     "mean_cosine": "core.alignment",
@@ -77,6 +80,7 @@ __all__ = [
     "count_prefix_macs",
     "create_timm_model",
     "hookimpl",
+    "import_timm",
     "linear_cka",
     "load_spec",
     "mean_cosine",

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from leapcore.compat import import_timm, torchvision_operators
-from leapcore.core.features import LayerFeatureProvider
+from leapcore.core.provider import LayerFeatureProvider
 
 
 def export_timm(model: nn.Module, folder: Path, options: dict[str, Any]) -> None:

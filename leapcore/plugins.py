@@ -74,6 +74,11 @@ class Plugins:
         self.require(kind, name)
         return self.registries[kind].get(name)
 
+    def owner(self, kind: str, name: str) -> str:
+        """The plugin behind a name, with its distribution; raises as :meth:`require` does."""
+        self.require(kind, name)
+        return self.registries[kind].owner_of(name)
+
     def _add(self, name: str, distribution: str, load: Any) -> None:
         info = PluginInfo(name, distribution)
         self.infos.append(info)

@@ -66,6 +66,11 @@ class Registry:
         if name not in self._entries:
             raise UnknownNameError(f"unknown {self.kind} '{name}'", did_you_mean(name, self._entries))
 
+    def owner_of(self, name: str) -> str:
+        """Who registered the name: plugin and distribution."""
+        self.require(name)
+        return self._entries[name].owner
+
     def names(self, owner: str | None = None) -> list[str]:
         """All names in order, or those that one plugin registered."""
         return sorted(name for name, entry in self._entries.items() if owner in (None, entry.owner))

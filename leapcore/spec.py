@@ -135,6 +135,16 @@ class ObjectiveSpec(Section):
     patch_embedding: float = Field(
         0.0, ge=0, description="Weight of the loss between normalised patch embeddings (LEAP: off)."
     )
+    target_norm: Literal["final", "parameter-free", "raw"] = Field(
+        "final",
+        description="Norm of the teacher's features: its own final norm where the width is the last layer's, "
+        "else one without parameters (final, LEAP); that one everywhere (parameter-free); none (raw).",
+    )
+    grid: Literal["smaller", "larger"] = Field(
+        "smaller",
+        description="Where tokens are compared if grids differ: the larger is averaged down to the smaller, "
+        "or the smaller stretched bilinearly to the larger.",
+    )
     reset_projector: bool = Field(False, description="Start the projector anew at every advance.")
     mixup: bool = Field(True, description="Mix each batch with a permutation of itself (LEAP).")
 

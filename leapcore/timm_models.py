@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from leapcore.compat import import_timm
-from leapcore.core.features import ImageInput
+from leapcore.core.provider import ImageInput
 from leapcore.errors import SpecError, UnknownNameError, WeightsError
 from leapcore.files import weights_path
 
@@ -28,8 +28,8 @@ def create_timm_model(
             (``.safetensors``, or ``.pth`` that loads with ``weights_only=True``), a folder in timm's
             ``local-dir`` format, or ``"asset:<name>"`` for one that ships with leapcore.
         options: Further arguments of ``timm.create_model``.
-        image_size: For models made for one image size: passed on as ``img_size``, unless ``options``
-            has one, and checked against the patch size.
+        image_size: Side of the square images it is for, unless ``options`` has an ``img_size``. It is
+            passed on to models that are made for one size; others take any.
 
     Returns:
         The model, an ``nn.Module``; its parts depend on the family.
@@ -39,26 +39,42 @@ def create_timm_model(
         WeightsError: The weights are missing, unreadable or of another architecture.
         SpecError: The model does not take these options.
     """
-    options = {"num_classes": 0, **({"img_size": image_size} if image_size else {}), **options}
     path = weights_path(weights)
-    if path is None:
-        return _create(_known_name(model), options, pretrained=weights == "pretrained")
-    if path.is_dir():
-        return _from_folder(model, path, options)
-    network = _create(_known_name(model), options)
-    _load(network, path)
+    folder = path if path is not None and path.is_dir() else None
+    name = _known_name(model) if folder is None else _architecture(model, folder)
+    size = options.get("img_size", image_size)
+    network = _build(name, folder, path, weights, {"num_classes": 0, **_sized(name, size, options)})
+    network.leapcore_image_size = size
     return network
 
 
-def timm_image_input(model: Any, size: tuple[int, int]) -> ImageInput:
-    """The input of a timm model: the given height and width, the model's own normalisation."""
+def timm_image_input(model: Any) -> ImageInput:
+    """The input of a model from :func:`create_timm_model`: its image size, its normalisation."""
     config = import_timm().data.resolve_model_data_config(model)
-    return ImageInput(size, tuple(config["mean"]), tuple(config["std"]))
+    height, width = _pair(model.leapcore_image_size or config["input_size"][-2:])
+    return ImageInput((height, width), tuple(config["mean"]), tuple(config["std"]))
 
 
-def _from_folder(model: str | None, folder: Path, options: dict[str, Any]) -> Any:
+def _sized(name: str, size: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with ``img_size`` where the model wants it, without where it would not know it."""
+    options = {key: value for key, value in options.items() if key != "img_size"}
+    config = import_timm().models.get_pretrained_cfg(name)
+    fixed = config is not None and config.fixed_input_size
+    return {**options, "img_size": size} if fixed and size else options
+
+
+def _build(name: str, folder: Path | None, path: Path | None, weights: str, options: dict[str, Any]) -> Any:
+    if folder is not None:
+        return _from_folder(folder, options)
+    network = _create(name, options, pretrained=weights == "pretrained")
+    if path is not None:
+        _load(network, path)
+    return network
+
+
+def _architecture(model: str | None, folder: Path) -> str:
     try:
-        architecture = json.loads((folder / "config.json").read_text())["architecture"]
+        architecture: str = json.loads((folder / "config.json").read_text())["architecture"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"folder '{folder}' is no timm model: its config.json cannot be used ({error})",
@@ -69,6 +85,10 @@ def _from_folder(model: str | None, folder: Path, options: dict[str, Any]) -> An
             f"the weights in '{folder}' are of {architecture}, not of {model}",
             f"Leave 'model' out, or set it to {architecture}.",
         )
+    return architecture
+
+
+def _from_folder(folder: Path, options: dict[str, Any]) -> Any:
     network = _create(f"local-dir:{folder}", options)
     files = [folder / name for name in _WEIGHTS_FILES if (folder / name).is_file()]
     if not files:
@@ -168,9 +188,14 @@ def _misfit(path: Path, network: Any, why: str) -> WeightsError:
     )
 
 
+def _pair(size: Any) -> Any:
+    return (size, size) if isinstance(size, int) else size
+
+
 def _check_patches(name: str, network: Any) -> None:
     patches: Any = getattr(network, "patch_embed", None)
     image, patch = getattr(patches, "img_size", None), getattr(patches, "patch_size", None)
+    image, patch = _pair(image), _pair(patch)
     if image and patch and any(side % cell for side, cell in zip(image, patch, strict=True)):
         below = image[0] // patch[0] * patch[0]
         raise SpecError(

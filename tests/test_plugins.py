@@ -39,7 +39,9 @@ class Clashing:
 def test_the_bundled_backbones_come_through_their_entry_point():
     infos = {info.name: info for info in installed_plugins().infos}
     assert infos["backbones"].distribution.startswith("leapcore ")
-    assert infos["backbones"].registers == {"backbones": ["vit"]}
+    assert infos["backbones"].registers == {
+        "backbones": ["convnext", "hierarchical", "hybrid", "timm", "vit"]
+    }
     assert {"cka", "fixed"} <= set(infos["builtin"].registers["schedulers"])
 
 

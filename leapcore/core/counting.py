@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from fvcore.nn import FlopCountAnalysis
@@ -18,14 +18,18 @@ from torch.overrides import TorchFunctionMode
 
 from leapcore.errors import CountingError
 
+Module = TypeVar("Module", bound=nn.Module)
+
 # Operators whose work grows with the number of elements only; they count as nothing, as in fvcore.
 _ELEMENTWISE = """
-    abs add add_ sub rsub mul mul_ div div_ neg pow square sqrt rsqrt exp log sin cos
+    abs add add_ addcmul ceil cumsum eye var sub rsub mul mul_ div div_ neg pow square sqrt rsqrt
+    exp log sin cos
     tanh sigmoid gelu silu silu_ relu6 relu6_ hardtanh hardtanh_ hardswish hardswish_ hardsigmoid
     elu leaky_relu leaky_relu_ softplus softmax log_softmax mean sum amax amin norm linalg_vector_norm
     max_pool2d avg_pool2d adaptive_max_pool2d upsample_bicubic2d
     _upsample_bilinear2d_aa _upsample_bicubic2d_aa
-    clone lift_fresh where repeat repeat_interleave pad clamp_min unflatten movedim swapaxes meshgrid flip
+    clone expand_as reshape_as lift_fresh where repeat repeat_interleave
+    pad clamp_min unflatten movedim swapaxes meshgrid flip
     pixel_shuffle pixel_unshuffle unfold im2col col2im tile alias numel floor_divide_ new_ones ones_like
     feature_dropout dropout_ bernoulli bernoulli_ rand isnan is_floating_point logical_not __or__ rms_norm
 """
@@ -42,7 +46,7 @@ def analyse(module: nn.Module, *inputs: Any) -> FlopCountAnalysis:
     Raises:
         CountingError: An operator's cost is not known.
     """
-    analysis = FlopCountAnalysis(_on_meta(module).eval(), tuple(_to_meta(value) for value in inputs))
+    analysis = FlopCountAnalysis(on_meta(module).eval(), tuple(_to_meta(value) for value in inputs))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     analysis.ancestor_mode("caller")  # a module's count is what runs during its call
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
@@ -58,7 +62,7 @@ def analyse(module: nn.Module, *inputs: Any) -> FlopCountAnalysis:
     return analysis
 
 
-def _on_meta(module: nn.Module) -> nn.Module:
+def on_meta(module: Module) -> Module:
     """A copy with the same structure and empty weights: a deep copy that finds its tensors made already."""
     tensors = [*module.parameters(), *module.buffers()]
     made: dict[int, Any] = {id(tensor): _to_meta(tensor) for tensor in tensors}

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from leapcore.core.features import LayerFeatureProvider, LayerFeatures
+from leapcore.core.features import LayerFeatures
 from leapcore.core.losses import sigreg
 from leapcore.core.matching import Comparison, Match, StudentFeatures, TeacherFeatures
+from leapcore.core.provider import LayerFeatureProvider
 
 
 class Distillation(NamedTuple):

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from leapcore.core.counting import analyse
-from leapcore.core.features import LayerFeatureProvider, LayerFeatures
+from leapcore.core.counting import analyse, on_meta
+from leapcore.core.features import LayerFeatures
+from leapcore.core.norms import TargetNorm, own
+from leapcore.core.provider import LayerFeatureProvider
 
 FLOPS_PER_MAC = 2
 STUDENT_STEP = 3  # forward, plus twice as much for the backward pass (2.99 measured on ViT-S/14)
@@ -62,18 +64,25 @@ class LayerMacs(NamedTuple):
         return self.until(len(self.steps) - 1)
 
 
-def count_layer_macs(provider: LayerFeatureProvider, input_shape: Sequence[int]) -> LayerMacs:
-    """MACs per image of each layer and of its finalization, from a single trace.
+def count_layer_macs(
+    provider: LayerFeatureProvider, input_shape: Sequence[int] | None = None, *, norm: TargetNorm = own
+) -> LayerMacs:
+    """MACs per example of each layer and of its finalization.
+
+    One trace tells all layers apart, where the provider yields one after the other.
 
     Args:
         provider: The backbone.
-        input_shape: (C, H, W) of one image.
+        input_shape: (C, H, W) of one image; by default ``provider.example_input()`` is counted.
+        norm: How a layer is finalized (:mod:`leapcore.core.norms`).
 
     Raises:
         CountingError: An operator's cost is not known.
     """
-    channels, height, width = input_shape
-    analysis = analyse(_LayerByLayer(provider), torch.empty(1, channels, height, width))
+    example = provider.example_input() if input_shape is None else torch.empty(1, *input_shape)
+    if type(provider).features is not LayerFeatureProvider.features:
+        return _count_depth_by_depth(provider, example, norm)
+    analysis = analyse(_LayerByLayer(provider, norm), example)
     per_module, layers = analysis.by_module(), range(len(provider.layers))
     return LayerMacs(
         steps=tuple(int(per_module[f"steps.{layer}"]) for layer in layers),
@@ -81,13 +90,27 @@ def count_layer_macs(provider: LayerFeatureProvider, input_shape: Sequence[int])
     )
 
 
-def count_prefix_macs(provider: LayerFeatureProvider, layer: int, input_shape: Sequence[int]) -> int:
-    """MACs per image of the backbone up to and including one layer, its finalization included.
+def _count_depth_by_depth(provider: LayerFeatureProvider, example: Tensor, norm: TargetNorm) -> LayerMacs:
+    """The same where the provider computes its layers together: a trace for each."""
+    layers = range(len(provider.layers))
+    untils = [count_macs(_Until(provider, layer), example) for layer in layers]
+    with torch.no_grad():
+        features = on_meta(provider).features(example.to("meta"), layers)
+    return LayerMacs(
+        steps=tuple(deeper - until for until, deeper in zip([0, *untils], untils, strict=False)),
+        ends=tuple(count_macs(_Norm(provider, norm, layer), features[layer].tokens) for layer in layers),
+    )
+
+
+def count_prefix_macs(
+    provider: LayerFeatureProvider, layer: int, input_shape: Sequence[int] | None = None
+) -> int:
+    """MACs per example of the backbone up to and including one layer, its finalization included.
 
     Args:
         provider: The backbone.
         layer: Index into ``provider.layers``.
-        input_shape: (C, H, W) of one image.
+        input_shape: (C, H, W) of one image; by default ``provider.example_input()`` is counted.
 
     Raises:
         CountingError: An operator's cost is not known.
@@ -101,7 +124,7 @@ class FlopsLedger:
 
     Args:
         teacher_macs: MACs per image of a baseline step's teachers: each up to its last layer.
-        student_macs: MACs per image of one student forward pass, projectors included.
+        student_macs: MACs per image of a baseline step's student forward pass, projectors included.
 
     Attributes:
         macs: What was spent so far, by part: teacher, student, alignment, calibration.
@@ -115,35 +138,35 @@ class FlopsLedger:
     )
     baseline_macs: int = 0
 
-    def record_step(self, images: int, *, teacher_macs: int, alignment_macs: int = 0) -> None:
+    def record_step(
+        self, images: int, *, teacher_macs: int, student_macs: int | None = None, alignment_macs: int = 0
+    ) -> None:
         """Book one training step.
 
         Args:
             images: Batch size.
             teacher_macs: MACs per image of this step's teachers.
+            student_macs: MACs per image of this step's student and projectors; the baseline's if not given.
             alignment_macs: What measuring the alignment took, if it was measured.
         """
-        student = STUDENT_STEP * self.student_macs * images
+        student = self.student_macs if student_macs is None else student_macs
         self.macs["teacher"] += teacher_macs * images
-        self.macs["student"] += student
+        self.macs["student"] += STUDENT_STEP * student * images
         self.macs["alignment"] += alignment_macs
-        self.baseline_macs += self.teacher_macs * images + student
+        self.baseline_macs += (self.teacher_macs + STUDENT_STEP * self.student_macs) * images
 
     def record_calibration(
-        self, images: int, *, teacher_macs: int, student_passes: int, alignment_macs: int
+        self, images: int, *, teacher_macs: int, student_macs: int, alignment_macs: int
     ) -> None:
         """Book the scan of a teacher: one pass of it, and per layer one of the student and one score.
-
-        The student's passes count with all their heads, of which a scan uses one: an upper bound.
 
         Args:
             images: Batch size.
             teacher_macs: MACs per image of the teacher's pass.
-            student_passes: How many layers were compared.
+            student_macs: MACs per image of all the student's passes.
             alignment_macs: What all the scores took together.
         """
-        student = self.student_macs * student_passes
-        self.macs["calibration"] += (teacher_macs + student) * images + alignment_macs
+        self.macs["calibration"] += (teacher_macs + student_macs) * images + alignment_macs
 
     @property
     def spent(self) -> int:
@@ -183,16 +206,19 @@ class _Step(nn.Module):
 class _End(nn.Module):
     """The same for a layer's finalization."""
 
-    def forward(self, provider: LayerFeatureProvider, features: LayerFeatures, layer: int) -> LayerFeatures:
-        return provider.finalize(features, layer)
+    def forward(
+        self, norm: TargetNorm, provider: LayerFeatureProvider, features: LayerFeatures, layer: int
+    ) -> LayerFeatures:
+        return norm(provider, features, layer)
 
 
 class _LayerByLayer(nn.Module):
     """A provider whose every layer runs inside a step of its own."""
 
-    def __init__(self, provider: LayerFeatureProvider) -> None:
+    def __init__(self, provider: LayerFeatureProvider, norm: TargetNorm) -> None:
         super().__init__()
         self.provider = provider
+        self.norm = norm
         self.steps = nn.ModuleList(_Step() for _ in provider.layers)
         self.ends = nn.ModuleList(_End() for _ in provider.layers)
 
@@ -200,6 +226,30 @@ class _LayerByLayer(nn.Module):
         # All results are returned: the tracer drops whatever nobody uses.
         layers, results = self.provider.iter_layers(images), []
         for index, (step, end) in enumerate(zip(self.steps, self.ends, strict=True)):
-            features = end(self.provider, step(layers), index)
-            results += [t for t in (features.tokens, features.prefix_tokens) if t is not None]
+            results += end(self.norm, self.provider, step(layers), index).tensors
         return results
+
+
+class _Until(nn.Module):
+    """A provider up to one layer."""
+
+    def __init__(self, provider: LayerFeatureProvider, layer: int) -> None:
+        super().__init__()
+        self.provider = provider
+        self.layer = layer
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.provider.features(images, [self.layer])[0].tensors
+
+
+class _Norm(nn.Module):
+    """One layer's finalization alone, on its tokens (B, N, C)."""
+
+    def __init__(self, provider: LayerFeatureProvider, norm: TargetNorm, layer: int) -> None:
+        super().__init__()
+        self.provider = provider
+        self.norm = norm
+        self.layer = layer
+
+    def forward(self, tokens: Tensor) -> list[Tensor]:
+        return self.norm(self.provider, LayerFeatures(tokens), self.layer).tensors

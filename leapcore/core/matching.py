@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leapcore.core.features import LayerFeatureProvider, LayerFeatures, on_common_grid
+from leapcore.core.features import LayerFeatures, on_common_grid
 from leapcore.core.losses import FeatureLoss, mse
+from leapcore.core.norms import TargetNorm, final
 from leapcore.core.projection import Projector
+from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.targets import OneLayer, Target
 
 
@@ -19,7 +21,7 @@ class TeacherFeatures(NamedTuple):
     """What a step needs of a teacher.
 
     Attributes:
-        layers: Finalized features, one per pair of the target; the calibration gives the first alone.
+        layers: Normalised features, one per pair of the target; the calibration gives the first alone.
         embedding: The patch embedding, where there is a loss on it.
     """
 
@@ -71,6 +73,8 @@ class Match(nn.Module):
         separate_cls: Give the pooled vectors heads of their own.
         sum_pairs: Add up the losses of several pairs instead of averaging them.
         embedding_weight: Weight of the loss between patch embeddings.
+        target_norm: Applied to the teacher's features (:mod:`leapcore.core.norms`).
+        upsample: Where grids differ, stretch the smaller one instead of averaging the larger one.
 
     Raises:
         ValueError: ``embedding_weight`` is given, and a backbone has no patch embedding.
@@ -87,6 +91,8 @@ class Match(nn.Module):
         separate_cls: bool = False,
         sum_pairs: bool = False,
         embedding_weight: float = 0.0,
+        target_norm: TargetNorm = final,
+        upsample: bool = False,
     ) -> None:
         super().__init__()
         self.target = target(len(student.layers), len(teacher.layers))
@@ -94,6 +100,8 @@ class Match(nn.Module):
         self.cls_weight = cls_weight
         self.sum_pairs = sum_pairs
         self.embedding_weight = embedding_weight
+        self.target_norm = target_norm
+        self.upsample = upsample
         choices = [self.target.pairs(layer) for layer in range(self.target.choices)]
         self.student_layers = [pair.student for pair in choices[0]]
         self.projectors = nn.ModuleList(
@@ -121,7 +129,10 @@ class Match(nn.Module):
         """
         images = teacher.prepare(pixels)
         embedding = teacher.embed(images) if self.embedding else None
-        return TeacherFeatures(teacher(images, self.teacher_layers(layer)), embedding)
+        layers = self.teacher_layers(layer)
+        features = teacher.features(images, layers)
+        normalised = [self.target_norm(teacher, f, i) for f, i in zip(features, layers, strict=True)]
+        return TeacherFeatures(normalised, embedding)
 
     def forward(self, student: StudentFeatures, teacher: TeacherFeatures) -> Comparison:
         """Project and compare."""
@@ -145,12 +156,13 @@ class Match(nn.Module):
     def projected(
         self, student: StudentFeatures, teacher: Sequence[LayerFeatures]
     ) -> list[tuple[LayerFeatures, LayerFeatures]]:
-        """Each pair's features, the student's projected, on the smaller of both grids."""
-        slots = zip(self.student_layers, self.projectors, teacher, strict=False)
-        return [
-            on_common_grid(project(student.layers[layer], theirs.channels), theirs)
-            for layer, project, theirs in slots
-        ]
+        """Each pair's features on one grid, the student's projected."""
+        pairs = []
+        for layer, project, theirs in zip(self.student_layers, self.projectors, teacher, strict=False):
+            # A linear head and an average may change places; averaging first leaves less to project.
+            ours, theirs = on_common_grid(student.layers[layer], theirs, upsample=self.upsample)
+            pairs.append((project(ours, theirs.channels), theirs))
+        return pairs
 
     def reset_projectors(self) -> None:
         """Start all projectors anew, in place."""

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from leapcore.core.features import LayerFeatureProvider
+from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.data import evaluation_batches, evaluation_view
 from leapcore.engine.deepspeed import device
 from leapcore.engine.setup import Parts, backbone, image_splits

@@ -66,8 +66,7 @@ class Loop:
             targets = {teacher.name: teacher.features(pixels) for teacher in teachers}
         result: Distillation = parts.engine(pixels, targets)
         parts.engine.backward(result.loss)
-        if self.step == 0:
-            self._warn_of_few_tokens(result)
+        self._warn_of_few_tokens(result)
         self._book(result, len(pixels))
         scores = self._note(result)
         moved = [teacher for teacher in teachers if teacher.scheduler.step(scores.get(teacher.name))]
@@ -90,6 +89,8 @@ class Loop:
         self.parts.ledger.record_step(
             images,
             teacher_macs=sum(teacher.step_macs for teacher in teachers),
+            student_macs=self.parts.student_macs
+            + sum(teacher.head_macs[teacher.scheduler.target] for teacher in teachers),
             alignment_macs=sum(teacher.score_macs(result.comparisons[teacher.name]) for teacher in scored),
         )
 
@@ -144,9 +145,11 @@ class Loop:
     def _calibrate(self, teacher: Teacher, pixels: Tensor) -> list[float]:
         with self._autocast():
             scores, macs = teacher.calibrate(self.parts.engine, pixels)
-        passed = teacher.macs.until(*range(len(scores)))
         self.parts.ledger.record_calibration(
-            len(pixels), teacher_macs=passed, student_passes=len(scores), alignment_macs=macs
+            len(pixels),
+            teacher_macs=teacher.macs.until(*range(len(scores))),
+            student_macs=self.parts.student_macs * len(scores) + sum(teacher.head_macs[: len(scores)]),
+            alignment_macs=macs,
         )
         return scores
 

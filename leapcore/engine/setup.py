@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
+from leapcore.backbones import build_backbone
 from leapcore.core.distiller import Distiller
 from leapcore.core.duration import RunLength
-from leapcore.core.features import LayerFeatureProvider
-from leapcore.core.flops import FlopsLedger, count_layer_macs, count_macs
+from leapcore.core.flops import FlopsLedger, count_layer_macs
 from leapcore.core.lr import LrSchedule, RestartingCosine, SegmentWarmup, WarmupConstant, WarmupCosine
 from leapcore.core.matching import Match
+from leapcore.core.norms import TARGET_NORMS
+from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.core.targets import TARGETS
+from leapcore.engine.costs import embedding_macs, head_macs, student_macs
 from leapcore.engine.data import TrainingBatches
 from leapcore.engine.deepspeed import device, wrap
 from leapcore.engine.sources import ImageSplits
@@ -44,6 +46,7 @@ class Parts:
         student: The backbone inside the engine.
         engine: DeepSpeed around the distiller.
         lr_schedule: The course of the learning rate.
+        student_macs: MACs per image of the student without projectors.
         ledger: Counts FLOPs.
         total_steps: Length of the run.
     """
@@ -56,6 +59,7 @@ class Parts:
     student: LayerFeatureProvider
     engine: Any
     lr_schedule: LrSchedule
+    student_macs: int
     ledger: FlopsLedger
     total_steps: int
 
@@ -96,7 +100,7 @@ def build(spec: Spec) -> Parts:
         sigreg_weight=spec.objective.sigreg,
     )
     lr_schedule = _lr_schedule(spec.optimizer, length)
-    ledger = _ledger(distiller, teachers)
+    macs = student_macs(distiller)
     for provider in providers.values():
         provider.to(device())
     return Parts(
@@ -108,7 +112,8 @@ def build(spec: Spec) -> Parts:
         student=student,
         engine=wrap(distiller, spec, lr_schedule),
         lr_schedule=lr_schedule,
-        ledger=ledger,
+        student_macs=macs,
+        ledger=_ledger(macs, teachers),
         total_steps=length.total_steps,
     )
 
@@ -123,15 +128,14 @@ def _teacher(
         whose = f"teachers.{name}: " if spec.teachers else ""
         raise SpecError(whose + error.cause, error.remedy) from error
     scheduler.run = length
-    shape = (3, *provider.image_input.size)
-    embedding = count_macs(_Embedding(provider), torch.empty(1, *shape)) if match.embedding else 0
     return Teacher(
         name=name,
         provider=provider,
         match=match,
         scheduler=scheduler,
-        macs=count_layer_macs(provider, shape),
-        embedding_macs=embedding,
+        macs=count_layer_macs(provider, norm=match.target_norm),
+        embedding_macs=embedding_macs(provider) if match.embedding else 0,
+        head_macs=head_macs(match, student, provider),
         batch_size=spec.train.batch_size,
     )
 
@@ -147,6 +151,8 @@ def _match(objective: ObjectiveSpec, student: LayerFeatureProvider, teacher: Lay
             separate_cls=objective.cls_head == "separate",
             sum_pairs=objective.reduction == "sum",
             embedding_weight=objective.patch_embedding,
+            target_norm=TARGET_NORMS[objective.target_norm],
+            upsample=objective.grid == "larger",
         )
     except ValueError as error:
         raise SpecError(
@@ -184,10 +190,13 @@ def image_splits(spec: Spec) -> ImageSplits:
 
 def backbone(wanted: BackboneSpec, image_size: int) -> LayerFeatureProvider:
     """Build a teacher or student."""
-    provider: LayerFeatureProvider = installed_plugins().get("backbones", wanted.backbone)(
-        model=wanted.model, weights=wanted.weights, image_size=image_size, options=wanted.options
+    return build_backbone(
+        wanted.backbone,
+        model=wanted.model,
+        weights=wanted.weights,
+        image_size=image_size,
+        options=wanted.options,
     )
-    return provider
 
 
 def _scheduler(curriculum: CurriculumSpec, num_layers: int) -> DifficultyScheduler:
@@ -202,43 +211,10 @@ def _scheduler(curriculum: CurriculumSpec, num_layers: int) -> DifficultySchedul
     return scheduler
 
 
-def _ledger(distiller: Distiller, teachers: list[Teacher]) -> FlopsLedger:
-    """Count the student for one image; the teachers are counted already."""
-    size = distiller.student.image_input.size
-    student = count_macs(_StudentSide(distiller, teachers), torch.empty(1, 3, *size))
-    return FlopsLedger(sum(teacher.baseline_macs for teacher in teachers), student)
-
-
-class _StudentSide(nn.Module):
-    """The student's forward pass and the projectors, each to the width of its deepest layer."""
-
-    def __init__(self, distiller: Distiller, teachers: list[Teacher]) -> None:
-        super().__init__()
-        self.distiller = distiller
-        self.teachers = teachers
-
-    def forward(self, images: Tensor) -> Tensor:
-        features, results = self.distiller.student_features(images), []
-        for teacher in self.teachers:
-            for pair, project in zip(teacher.deepest_pairs, teacher.match.projectors, strict=True):
-                width = teacher.provider.layers[pair.teacher].channels
-                projected = project(features.layers[pair.student], width)
-                results += [projected.tokens, projected.pooled]
-            if teacher.match.embedding and features.embedding:
-                embedding = teacher.match.embedding
-                results.append(features.embedding.map(embedding.head).map(embedding.norm).tokens)
-        return torch.cat([result.flatten() for result in results])
-
-
-class _Embedding(nn.Module):
-    """A provider's patch embedding alone."""
-
-    def __init__(self, provider: LayerFeatureProvider) -> None:
-        super().__init__()
-        self.provider = provider
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.provider.embed(images).tokens
+def _ledger(student: int, teachers: list[Teacher]) -> FlopsLedger:
+    """The baseline is the deepest target of each teacher."""
+    heads = sum(teacher.head_macs[-1] for teacher in teachers)
+    return FlopsLedger(sum(teacher.baseline_macs for teacher in teachers), student + heads)
 
 
 def _facts(backbone: BackboneSpec, provider: LayerFeatureProvider, macs: int) -> ModelFacts:

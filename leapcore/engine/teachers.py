@@ -10,9 +10,9 @@ from torch import Tensor
 
 from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.distiller import Distiller
-from leapcore.core.features import LayerFeatureProvider
 from leapcore.core.flops import LayerMacs
 from leapcore.core.matching import Comparison, Match, TeacherFeatures
+from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.core.targets import Pair
 
@@ -32,7 +32,9 @@ class Teacher:
         scheduler: Chooses its target layer.
         macs: MACs per image, layer by layer.
         embedding_macs: MACs per image of its patch embedding, where a loss asks for it once more.
+        head_macs: MACs per image of the student's projectors, by target layer.
         batch_size: Images per step.
+        warned: Whether :meth:`warn_of_few_tokens` has done so.
     """
 
     name: str
@@ -41,7 +43,9 @@ class Teacher:
     scheduler: DifficultyScheduler
     macs: LayerMacs
     embedding_macs: int
+    head_macs: list[int]
     batch_size: int
+    warned: bool = False
 
     def features(self, pixels: Tensor) -> TeacherFeatures:
         """What this step's target asks of the teacher."""
@@ -72,7 +76,7 @@ class Teacher:
         scores, macs = [], 0
         layers = self.provider.iter_layers(self.provider.prepare(pixels))
         for layer, features in zip(range(self.match.target.choices), layers, strict=False):
-            features = self.provider.finalize(features, layer)
+            features = self.match.target_norm(self.provider, features, layer)
             result = distiller(pixels, {self.name: TeacherFeatures([features])})
             comparison = result.comparisons[self.name]
             scores.append(self.score(comparison).item())
@@ -89,9 +93,10 @@ class Teacher:
         return ALIGNMENTS[self._alignment].macs(self._sampled(comparison), comparison.target.shape[1])
 
     def warn_of_few_tokens(self, comparison: Comparison) -> None:
-        """Say so if the score is measured on too few tokens for the width."""
+        """Say so once if the score is measured on too few tokens for the width; deep stages have fewest."""
         tokens, width = self._sampled(comparison), comparison.target.shape[1]
-        if self._alignment == "cka" and tokens < FEW * width:
+        if self._alignment == "cka" and tokens < FEW * width and not self.warned:
+            self.warned = True
             logger.warning(
                 "linear CKA is measured on %d tokens of width %d: so few make it too high. "
                 "Set curriculum.unbiased: true, or use larger batches.",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from leapcore.core.features import LayerFeatureProvider
+from leapcore.core.provider import LayerFeatureProvider
 
 
 class Features(NamedTuple):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from leapcore.core.features import LayerFeatureProvider
+from leapcore.core.provider import LayerFeatureProvider
 from leapcore.errors import DataError
 from leapcore.evaluation.features import extract_features
 from leapcore.files import ground_truth_path

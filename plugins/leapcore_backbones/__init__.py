@@ -7,8 +7,12 @@ from typing import Any
 
 from leapcore import hookimpl
 
+FAMILIES = ("vit", "hierarchical", "convnext", "hybrid", "timm")
+
 
 @hookimpl
 def leapcore_register_backbones(registry: Any) -> None:
     """Name the families; each module is imported when its family is first used."""
-    registry.register("vit", "leapcore_backbones.vit:VitProvider.build")
+    for family in FAMILIES:
+        module = "generic" if family == "timm" else family
+        registry.register(family, f"leapcore_backbones.{module}:FAMILY")

@@ -112,12 +112,12 @@ def test_an_operator_whose_cost_is_unknown_is_refused_by_name():
 def test_ledger_adds_up_against_the_fixed_last_layer():
     ledger = FlopsLedger(teacher_macs=40, student_macs=5)
     assert ledger.saved == 0
-    ledger.record_calibration(4, teacher_macs=40, student_passes=3, alignment_macs=7)
-    ledger.record_step(4, teacher_macs=10, alignment_macs=3)
+    ledger.record_calibration(4, teacher_macs=40, student_macs=3 * 5, alignment_macs=7)
+    ledger.record_step(4, teacher_macs=10, student_macs=4, alignment_macs=3)
     ledger.record_step(4, teacher_macs=40)
     assert ledger.flops_by_part() == {
         "teacher": 2 * (10 + 40) * 4,
-        "student": 2 * 2 * 3 * 5 * 4,
+        "student": 2 * 3 * (4 + 5) * 4,
         "alignment": 2 * 3,
         "calibration": 2 * ((40 + 3 * 5) * 4 + 7),
     }

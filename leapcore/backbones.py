@@ -1,0 +1,93 @@
+"""Backbones by family: building one that keeps its word, and finding the family of a model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from leapcore.core.layer_check import check_layers
+from leapcore.core.provider import LayerFeatureProvider
+from leapcore.errors import PluginError
+from leapcore.plugins import installed_plugins
+
+FALLBACK = "timm"  # the family that takes what no other lists
+
+
+def build_backbone(
+    family: str, *, model: str | None, weights: str, image_size: int, options: dict[str, Any]
+) -> LayerFeatureProvider:
+    """Build a backbone and check that its layers are what it says.
+
+    Args:
+        family: As plugins register it.
+        model: Its name within the family, or None where ``weights`` tells it.
+        weights: ``"none"``, ``"pretrained"``, a file or a folder.
+        image_size: Side of the images in pixels.
+        options: Further arguments of the model.
+
+    Raises:
+        UnknownNameError: No plugin registers the family.
+        PluginError: The family's plugin breaks a rule; it is named.
+        LeapcoreError: The backbone cannot be built like this.
+    """
+    plugins = installed_plugins()
+    arguments = {"model": model, "weights": weights, "image_size": image_size, "options": options}
+    factory = plugins.get("backbones", family)
+    try:
+        provider = call_factory(factory, arguments)
+        check_layers(provider)
+    except PluginError as error:
+        owner = plugins.owner("backbones", family)
+        raise PluginError(
+            f"the backbone '{family}' of plugin {owner}: {error.cause}", error.remedy
+        ) from error
+    return provider
+
+
+def models_of(family: str) -> list[str]:
+    """The names of the models that a family lists; empty for a family that lists none."""
+    factory = installed_plugins().get("backbones", family)
+    return list(factory.models()) if hasattr(factory, "models") else []
+
+
+def family_of(model: str) -> str:
+    """The family that takes a model: the one that lists it, else the fallback.
+
+    Raises:
+        UnknownNameError: No plugin registers the fallback.
+    """
+    name = model.split(".")[0]
+    return next((family for family in families() if name in models_of(family)), FALLBACK)
+
+
+def families() -> Iterator[str]:
+    """All families whose plugins can be imported, the fallback last."""
+    names = installed_plugins().registries["backbones"].names()
+    for name in sorted(names, key=lambda name: (name == FALLBACK, name)):
+        try:
+            installed_plugins().get("backbones", name)
+        except PluginError:
+            continue
+        yield name
+
+
+def call_factory(factory: Callable[..., Any], arguments: dict[str, Any]) -> LayerFeatureProvider:
+    """Call what a plugin registered.
+
+    Raises:
+        PluginError: It takes other arguments, or returns something else than a provider.
+    """
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        raise PluginError(
+            f"its factory cannot be called with {', '.join(arguments)}: {error}",
+            "Write it as build(*, model, weights, image_size, options).",
+        ) from error
+    provider = factory(**arguments)
+    if not isinstance(provider, LayerFeatureProvider):
+        raise PluginError(
+            f"its factory returns a {type(provider).__name__}", "Return a LayerFeatureProvider."
+        )
+    return provider

@@ -1,0 +1,68 @@
+"""Does a backbone yield the layers that it says it has? Cheap enough for the start of every run."""
+
+from __future__ import annotations
+
+import torch
+
+from leapcore.core.counting import on_meta
+from leapcore.core.features import LayerFeatures, LayerInfo
+from leapcore.core.provider import LayerFeatureProvider
+from leapcore.errors import PluginError
+
+_YIELD = "Yield one LayerFeatures after each block, in the order of `layers`."
+
+
+@torch.no_grad()
+def check_layers(provider: LayerFeatureProvider) -> None:
+    """Run the backbone once on the meta device, without arithmetic, and compare with its ``layers``.
+
+    Raises:
+        PluginError: It yields too few or too many layers, or others than it says.
+    """
+    empty = on_meta(provider).eval()
+    try:
+        features = list(empty.iter_layers(provider.example_input().to("meta")))
+    # A network can fail in any way on images that it was not made for.
+    except Exception as error:
+        size = " x ".join(map(str, provider.image_input.size))
+        raise PluginError(
+            f"{type(provider).__name__} cannot run on images of {size} pixels: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            "Give it the image size that it was made for: options: {img_size: …}, or data.image_size.",
+        ) from error
+    if len(features) != len(provider.layers):
+        raise PluginError(
+            f"{type(provider).__name__} has {len(provider.layers)} layers but yields {len(features)}", _YIELD
+        )
+    for index, (layer, found) in enumerate(zip(provider.layers, features, strict=True)):
+        check_layer(f"layer {index + 1} ('{layer.name}') of {type(provider).__name__}", layer, found)
+
+
+def check_layer(name: str, layer: LayerInfo, found: LayerFeatures) -> None:
+    """Compare a layer with what is said of it.
+
+    Raises:
+        PluginError: They differ.
+    """
+    if not isinstance(found, LayerFeatures):
+        raise PluginError(f"{name} yields a {type(found).__name__}, not LayerFeatures", _YIELD)
+    if found.tokens.ndim != 3:
+        raise PluginError(
+            f"{name} yields tokens of shape {tuple(found.tokens.shape)}, not (B, N, C)",
+            "Use LayerFeatures.from_nchw for feature maps (B, C, H, W).",
+        )
+    if found.channels != layer.channels:
+        raise PluginError(
+            f"{name} yields features of width {found.channels}, but its LayerInfo says {layer.channels}",
+            "Correct its channels; if a neighbour's fit, the layers are out of order.",
+        )
+    if found.prefix_tokens is not None and found.prefix_tokens.shape[2:] != (layer.channels,):
+        raise PluginError(
+            f"{name} yields prefix tokens of shape {tuple(found.prefix_tokens.shape)}, not (B, P, C)",
+            "They are as wide as its tokens, (B, P, C), or None.",
+        )
+    if found.grid is not None and found.grid[0] * found.grid[1] != found.tokens.shape[1]:
+        raise PluginError(
+            f"{name} yields {found.tokens.shape[1]} tokens on a grid of {found.grid[0]} x {found.grid[1]}",
+            "Give the grid as (rows, columns), and prefix tokens apart from the tokens.",
+        )

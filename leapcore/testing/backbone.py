@@ -1,0 +1,276 @@
+"""The contract of a backbone: what everything else in leapcore relies on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leapcore.backbones import call_factory
+from leapcore.core.counting import on_meta
+from leapcore.core.features import LayerFeatures
+from leapcore.core.flops import count_layer_macs
+from leapcore.core.layer_check import check_layers
+from leapcore.core.provider import LayerFeatureProvider
+from leapcore.testing.report import Broken, ContractReport, Rule, check_rules
+
+IMAGES = 2
+
+
+@dataclass
+class Case:
+    """A backbone on trial.
+
+    Attributes:
+        build: Makes another one like it, with other random weights.
+        provider: The backbone, in eval mode.
+        images: Inputs of ``iter_layers``.
+    """
+
+    build: Callable[[], LayerFeatureProvider]
+    provider: LayerFeatureProvider
+    images: Tensor
+
+    @property
+    def last(self) -> int:
+        """Index of the last layer."""
+        return len(self.provider.layers) - 1
+
+    def named(self, layer: int) -> str:
+        """A layer as people are shown it."""
+        return f"layer {layer + 1} ('{self.provider.layers[layer].name}')"
+
+
+def check_backbone(
+    factory: Callable[..., Any],
+    image_size: int,
+    *,
+    model: str | None = None,
+    weights: str = "none",
+    options: Mapping[str, Any] | None = None,
+) -> ContractReport:
+    """Check that a backbone keeps every rule that leapcore relies on.
+
+    Args:
+        factory: What the plugin registers: ``build(*, model, weights, image_size, options)``.
+        image_size: Side of the images in pixels; small ones make the check quick.
+        model: As a spec would name it.
+        weights: Likewise.
+        options: Likewise; use them to make the model small.
+
+    Returns:
+        Every rule, with the time that its check took.
+
+    Raises:
+        ContractError: Rules are broken; it names each, what was seen, and the remedy.
+    """
+
+    def build() -> LayerFeatureProvider:
+        arguments = {"model": model, "weights": weights, "image_size": image_size}
+        return call_factory(factory, {**arguments, "options": dict(options or {})})
+
+    report = check_rules(model or _name(factory), RULES, lambda: _case(build))
+    report.require()
+    return report
+
+
+def _case(build: Callable[[], LayerFeatureProvider]) -> Case:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        provider = build()
+        example = provider.example_input(IMAGES)
+        images = torch.randn_like(example) if example.is_floating_point() else example
+    return Case(build, provider.eval(), images)
+
+
+def _layers_are_as_described(case: Case) -> None:
+    if not case.provider.layers:
+        raise Broken("it has no layers")
+    check_layers(case.provider)
+    names = [layer.name for layer in case.provider.layers]
+    if len(set(names)) < len(names):
+        raise Broken("two layers have one name", "Name each layer by the path of its block in `model`.")
+    for layer in range(len(names)):
+        try:
+            case.provider.block(layer)
+        except AttributeError as error:
+            raise Broken(
+                f"{case.named(layer)} is no module's path in `model`: {error}",
+                "Keep the network in self.model, and name each layer by the path of its block in it.",
+            ) from error
+
+
+@torch.no_grad()
+def _grids_fit_strides(case: Case) -> None:
+    size = case.provider.image_input.size
+    for layer, features in enumerate(case.provider.iter_layers(case.images)):
+        if features.grid is None:
+            continue
+        stride = case.provider.layers[layer].stride
+        for side, cells in zip(size, features.grid, strict=True):
+            if abs(side / stride - cells) >= 1:
+                raise Broken(
+                    f"{case.named(layer)} says stride {stride}, but {side} pixels became {cells} cells"
+                )
+    strides = [layer.stride for layer in case.provider.layers]
+    if any(deeper < shallower for shallower, deeper in pairwise(strides)):
+        raise Broken("a deeper layer has a smaller stride than a shallower one", "List layers by depth.")
+
+
+@torch.no_grad()
+def _nothing_deeper_runs(case: Case) -> None:
+    ran: set[int] = set()
+    for layer in range(case.last + 1):
+        case.provider.block(layer).register_forward_hook(lambda *_, layer=layer: ran.add(layer))
+    for target in sorted({0, 1, case.last // 2, case.last - 1} & set(range(case.last + 1))):
+        ran.clear()
+        case.provider(case.images, [target])
+        if target not in ran:
+            raise Broken(f"{case.named(target)} was asked for, but that module was never called")
+        if max(ran) > target:
+            raise Broken(f"{case.named(target)} was asked for, but {case.named(max(ran))} ran too")
+
+
+@torch.no_grad()
+def _layers_come_as_asked(case: Case) -> None:
+    raw = list(case.provider.iter_layers(case.images))
+    wanted = [case.last, 0]
+    for layer, got in zip(wanted, case.provider(case.images, wanted), strict=True):
+        _require_same(got, case.provider.finalize(raw[layer], layer), case.named(layer))
+
+
+@torch.no_grad()
+def _eval_is_deterministic(case: Case) -> None:
+    first = case.provider(case.images, [case.last])[0]
+    _require_same(first, case.provider(case.images, [case.last])[0], "the last layer, asked for twice,")
+    alone = case.provider(case.images[:1], [case.last])[0]
+    _require_close(first.pooled[:1], alone.pooled, "an image's features beside others and alone")
+
+
+def _gradients_reach_every_parameter(case: Case) -> None:
+    called: set[nn.Module] = set()
+    for module in case.provider.model.modules():
+        module.register_forward_hook(lambda module, *_: called.add(module))
+    _some_loss(case.provider.train(), case.images).backward()
+    left = [
+        f"{path}.{name}"
+        for path, module in case.provider.model.named_modules()
+        if module in called
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad and parameter.grad is None
+    ]
+    if left:
+        raise Broken(f"no gradient reaches {', '.join(left[:3])} ({len(left)} parameters), though they ran")
+
+
+def _deeper_costs_more(case: Case) -> None:
+    for layer, macs in enumerate(count_layer_macs(case.provider).steps):
+        if macs <= 0:
+            raise Broken(f"{case.named(layer)} costs no multiply-adds on top of the layer before")
+
+
+@torch.no_grad()
+def _bfloat16_works(case: Case) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        features = case.provider(case.images, [case.last])[0]
+    if not (features.tokens.isfinite().all() and features.pooled.isfinite().all()):
+        raise Broken("the last layer is not finite under bfloat16 autocast")
+
+
+@torch.no_grad()
+def _meta_shapes_agree(case: Case) -> None:
+    real = list(case.provider.iter_layers(case.images))
+    meta = list(on_meta(case.provider).iter_layers(case.images.to("meta")))
+    for layer, (here, there) in enumerate(zip(real, meta, strict=True)):
+        if here.tokens.shape != there.tokens.shape or not there.tokens.is_meta:
+            raise Broken(f"{case.named(layer)} differs: {here.tokens.shape} against {there.tokens.shape}")
+
+
+@torch.no_grad()
+def _compiles(case: Case) -> None:
+    expected = case.provider(case.images, [case.last])[0]
+    torch.compiler.reset()
+    compiled = torch.compile(case.provider, backend="aot_eager")
+    _require_close(compiled(case.images, [case.last])[0].tokens, expected.tokens, "compiled and not compiled")
+    torch.compiler.reset()
+
+
+@torch.no_grad()
+def _state_dict_is_all(case: Case) -> None:
+    other = case.build().eval()
+    other.load_state_dict(case.provider.state_dict())
+    expected = case.provider(case.images, [case.last])[0]
+    got = other(case.images, [case.last])[0]
+    _require_close(got.tokens, expected.tokens, "a backbone and another one with its state dict")
+
+
+def _checkpointing_changes_no_gradient(case: Case) -> None:
+    plain = case.provider.train()
+    saving = copy.deepcopy(plain)
+    calls = [0] * (case.last + 1)
+    for layer in range(case.last + 1):
+        _count_runs(saving.block(layer), calls, layer)
+    saving.checkpoint_gradients()
+    for provider in (plain, saving):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _some_loss(provider, case.images).backward()
+    for layer, count in enumerate(calls):
+        if count != 2:
+            raise Broken(f"the block of {case.named(layer)} ran {count} times, not forward and once more")
+    for (name, ours), theirs in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        if ours.grad is not None and theirs.grad is not None:
+            _require_close(theirs.grad, ours.grad, f"the gradient of {name} with and without")
+
+
+def _count_runs(block: Any, calls: list[int], layer: int) -> None:
+    """Count inside of what is recomputed; a hook would only see the call from outside."""
+    forward = block.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls[layer] += 1
+        return forward(*args, **kwargs)
+
+    block.forward = counted
+
+
+def _some_loss(provider: LayerFeatureProvider, images: Tensor) -> Tensor:
+    features = provider(images, [len(provider.layers) - 1])[0]
+    loss: Tensor = features.tokens.square().mean() + features.pooled.square().mean()
+    return loss
+
+
+def _require_same(got: LayerFeatures, expected: LayerFeatures, what: str) -> None:
+    if got.grid != expected.grid or not torch.equal(got.tokens, expected.tokens):
+        raise Broken(f"{what} differs from run to run")
+
+
+def _require_close(got: Tensor, expected: Tensor, what: str) -> None:
+    scale = expected.abs().max().clamp(min=1e-6)
+    if got.shape != expected.shape or ((got - expected).abs().max() > 1e-3 * scale):
+        raise Broken(f"{what} differ")
+
+
+def _name(factory: Callable[..., Any]) -> str:
+    return getattr(factory, "__qualname__", type(factory).__name__)
+
+
+RULES = (
+    Rule("layers", "One LayerInfo per block, one LayerFeatures for each.", _layers_are_as_described),
+    Rule("grids", "stride is the number of input pixels per cell, along one side.", _grids_fit_strides),
+    Rule("early exit", "Yield from inside the loop, right after each block.", _nothing_deeper_runs),
+    Rule("order", "forward returns layers in the order asked for; leave it as it is.", _layers_come_as_asked),
+    Rule("eval", "In eval mode there is no dropout, and no image touches another.", _eval_is_deterministic),
+    Rule("gradients", "Detach nothing, and use no torch.no_grad.", _gradients_reach_every_parameter),
+    Rule("costs", "A layer is a block with weights, not a reshaping.", _deeper_costs_more),
+    Rule("bfloat16", "Do not fix dtypes by hand, and keep norms' eps above 1e-7.", _bfloat16_works),
+    Rule("meta", "New tensors belong on the input's device; branch on no values.", _meta_shapes_agree),
+    Rule("compile", "Avoid what torch.compile cannot trace: .item(), data-dependent branches.", _compiles),
+    Rule("state dict", "Keep weights in parameters and buffers of submodules.", _state_dict_is_all),
+    Rule("checkpointing", "Call each block as a module: block(x), once.", _checkpointing_changes_no_gradient),
+)  # fmt: skip

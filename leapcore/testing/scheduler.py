@@ -1,0 +1,142 @@
+"""The contract of a difficulty scheduler."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from leapcore.core.duration import RunLength
+from leapcore.core.schedulers import DifficultyScheduler
+from leapcore.options import checked_options
+from leapcore.testing.report import Broken, ContractReport, Rule, check_rules
+
+STEPS, EPOCH = 240, 20
+
+
+@dataclass
+class Case:
+    """A scheduler on trial.
+
+    Attributes:
+        build: Makes one for so many layers.
+        scheduler: One for ``num_layers``.
+        num_layers: How many layers the teacher has.
+    """
+
+    build: Callable[[int], DifficultyScheduler]
+    scheduler: DifficultyScheduler
+    num_layers: int
+
+
+def check_scheduler(
+    factory: Callable[..., Any], *, num_layers: int = 6, options: Mapping[str, Any] | None = None
+) -> ContractReport:
+    """Check that a scheduler keeps every rule that leapcore relies on.
+
+    It is taken through a run of 12 epochs of 20 steps, with an alignment that rises and falls.
+
+    Args:
+        factory: What the plugin registers: ``(num_layers, *, ...) -> DifficultyScheduler``.
+        num_layers: How many layers the teacher has.
+        options: The scheduler's own, as a spec's ``curriculum`` gives them.
+
+    Returns:
+        Every rule, with the time that its check took.
+
+    Raises:
+        ContractError: Rules are broken; it names each, what was seen, and the remedy.
+    """
+
+    def build(layers: int) -> DifficultyScheduler:
+        scheduler = factory(layers, **checked_options(factory, dict(options or {})))
+        if not isinstance(scheduler, DifficultyScheduler):
+            raise Broken(f"the factory returns a {type(scheduler).__name__}", "Return a DifficultyScheduler.")
+        scheduler.run = RunLength(STEPS, EPOCH)
+        return scheduler
+
+    name = getattr(factory, "__qualname__", type(factory).__name__)
+    report = check_rules(name, RULES, lambda: Case(build, build(num_layers), num_layers))
+    report.require()
+    return report
+
+
+def _targets_are_layers(case: Case) -> None:
+    for target, _ in _walk(case.scheduler, STEPS):
+        if not isinstance(target, int) or not 0 <= target < case.num_layers:
+            raise Broken(f"the target is {target!r}, for a teacher of {case.num_layers} layers")
+
+
+def _moves_are_reported(case: Case) -> None:
+    before: int | None = None
+    for target, moved in _walk(case.scheduler, STEPS):
+        if before is not None and moved is not (target != before):
+            raise Broken(f"the target went from {before} to {target}, and the answer was {moved!r}")
+        before = target
+
+
+def _one_layer_is_enough(case: Case) -> None:
+    if any(target != 0 for target, _ in _walk(case.build(1), STEPS)):
+        raise Broken("with a teacher of one layer, another one was chosen")
+
+
+def _same_scores_same_walk(case: Case) -> None:
+    if list(_walk(case.scheduler, STEPS)) != list(_walk(case.build(case.num_layers), STEPS)):
+        raise Broken("two schedulers with the same scores chose different layers")
+
+
+def _leaves_random_numbers_alone(case: Case) -> None:
+    before = _random_states()
+    list(_walk(case.scheduler, STEPS))
+    if _random_states() != before:
+        raise Broken("it draws from a global random generator")
+
+
+def _state_is_all(case: Case) -> None:
+    whole = list(_walk(case.build(case.num_layers), STEPS))
+    half = list(_walk(case.scheduler, STEPS // 2))
+    state = json.loads(json.dumps(case.scheduler.state_dict()))
+    resumed = case.build(case.num_layers)
+    resumed.load_state_dict(state)
+    rest = list(_walk(resumed, STEPS, first=STEPS // 2))
+    if half + rest != whole:
+        raise Broken("resumed from its state in the middle, it chose other layers than in one go")
+
+
+def _walk(scheduler: DifficultyScheduler, steps: int, first: int = 0) -> Any:
+    """The target of every step, and whether it moved after it."""
+    if first == 0:
+        wanted = scheduler.wants_calibration
+        scheduler.start([_score(layer) for layer in range(scheduler.num_layers)] if wanted else None)
+        yield scheduler.target, False
+    for step in range(first, steps):
+        answers = [scheduler.step(_score(step) if scheduler.wants_score else None)]
+        if (step + 1) % EPOCH == 0:
+            answers.append(scheduler.end_epoch())
+        if any(not isinstance(answer, bool) for answer in answers):
+            raise Broken(f"step or end_epoch answered {answers}, not True or False")
+        yield scheduler.target, any(answers)
+
+
+def _score(step: int) -> float:
+    """Alignments that rise and fall, between 0.05 and 0.99."""
+    return 0.05 + 0.94 * (step * 7 % 31) / 30
+
+
+def _random_states() -> tuple[Any, ...]:
+    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]
+
+
+RULES = (
+    Rule("targets", "target is the 0-based index of one of num_layers layers.", _targets_are_layers),
+    Rule("moves", "step and end_epoch answer whether the target changed.", _moves_are_reported),
+    Rule("one layer", "A teacher may have a single layer.", _one_layer_is_enough),
+    Rule("same walk", "Decide by what step is told alone: all processes must agree.", _same_scores_same_walk),
+    Rule("random numbers", "Use a random.Random(seed) of your own.", _leaves_random_numbers_alone),
+    Rule("state", "state_dict holds whatever changes, as numbers and text.", _state_is_all),
+)  # fmt: skip

@@ -1,0 +1,104 @@
+"""Whatever else timm has, stage by stage, through its ``forward_intermediates``.
+
+Coarser than the other families: a stage can be half of a model. Models that compute everything whatever is
+asked for are recognised and refused, since a curriculum could not save anything with them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leapcore import (
+    LayerFeatureProvider,
+    LayerFeatures,
+    LayerInfo,
+    LeapcoreError,
+    timm_image_input,
+)
+from leapcore_backbones.chain import feature_info
+from leapcore_backbones.family import Sample, TimmFamily
+
+
+class IntermediatesProvider(LayerFeatureProvider):
+    """One layer per entry of timm's ``feature_info``: a stage, or a block of models without stages.
+
+    Args:
+        model: A timm model with ``forward_intermediates``.
+
+    Raises:
+        LeapcoreError: It has none, or cannot stop early.
+    """
+
+    def __init__(self, model: Any) -> None:
+        if not hasattr(model, "forward_intermediates"):
+            raise _refused(model, "has no forward_intermediates in timm")
+        layers = [
+            LayerInfo(info["module"], info["num_chs"], info["reduction"]) for info in feature_info(model)
+        ]
+        super().__init__(layers, timm_image_input(model))
+        self.model = model
+        calls = self._calls()
+        if any(deeper <= shallower for shallower, deeper in pairwise(calls)):
+            raise _refused(model, "runs no fewer modules for a shallow layer than for the next one in timm")
+
+    def iter_layers(self, images: Tensor) -> Iterator[LayerFeatures]:
+        """All layers, computed together."""
+        yield from self.features(images, range(len(self.layers)))
+
+    def features(self, images: Tensor, layers: Sequence[int]) -> list[LayerFeatures]:
+        """The given layers, nothing deeper."""
+        wanted = sorted(set(layers))
+        maps = self.model.forward_intermediates(
+            images, indices=wanted, stop_early=True, intermediates_only=True, output_fmt="NCHW"
+        )
+        found = {layer: LayerFeatures.from_nchw(x) for layer, x in zip(wanted, maps, strict=True)}
+        return [found[layer] for layer in layers]
+
+    @torch.no_grad()
+    def _calls(self) -> list[int]:
+        """How many modules run until each layer, counted on a copy without weights."""
+        empty, ran = copy.deepcopy(self).to("meta").eval(), list[nn.Module]()
+        for module in empty.model.modules():
+            module.register_forward_hook(lambda module, *_: ran.append(module))
+        calls, images = [], self.example_input().to("meta")
+        for layer in range(len(self.layers)):
+            ran.clear()
+            empty.features(images, [layer])
+            calls.append(len(ran))
+        return calls
+
+
+def _refused(model: Any, why: str) -> LeapcoreError:
+    return LeapcoreError(
+        f"{model.pretrained_cfg['architecture']} {why}: a curriculum cannot use it",
+        "Take another model, or write a provider for it: leapcore plugins new NAME.",
+    )
+
+
+class _AnyClass(dict[str, Any]):
+    """Every class of model has this one provider."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> Any:
+        return IntermediatesProvider
+
+
+FAMILY = TimmFamily(
+    "timm",
+    _AnyClass(),
+    modules=[],
+    samples=[
+        Sample("mobilenetv3_small_050", 64),
+        Sample("edgenext_xx_small", 64),
+        Sample("inception_next_atto", 64, {"depths": (1, 1, 2, 1)}),
+        Sample("xcit_nano_12_p16_224", 64, {"depth": 3}),
+    ],
+)
