@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from leapcore.compat import import_timm
     from leapcore.core.alignment import linear_cka, mean_cosine
     from leapcore.core.distiller import Distillation, Distiller
-    from leapcore.core.duration import Duration
+    from leapcore.core.duration import Duration, RunLength
     from leapcore.core.features import LayerFeatures, LayerInfo
     from leapcore.core.flops import FlopsLedger, count_macs, count_prefix_macs
     from leapcore.core.matching import Comparison, Match, TeacherFeatures
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from leapcore.spec import Spec
     from leapcore.spec_file import load_spec
     from leapcore.timm_models import create_timm_model, timm_image_input
+    from leapcore.weights import load_weights
 
 _HOME = {
     "Comparison": "core.matching",
@@ -43,6 +44,7 @@ _HOME = {
     "LeapcoreError": "errors",
     "Match": "core.matching",
     "Projector": "core.projection",
+    "RunLength": "core.duration",
     "RunReport": "events",
     "Spec": "spec",
     "TeacherFeatures": "core.matching",
@@ -53,6 +55,7 @@ _HOME = {
     "import_timm": "compat",
     "linear_cka": "core.alignment",
     "load_spec": "spec_file",
+    "load_weights": "weights",
     "mean_cosine": "core.alignment",
     "run": "engine.run",
     "timm_image_input": "timm_models",
@@ -72,6 +75,7 @@ __all__ = [
     "LeapcoreError",
     "Match",
     "Projector",
+    "RunLength",
     "RunReport",
     "Spec",
     "TeacherFeatures",
@@ -83,6 +87,7 @@ __all__ = [
     "import_timm",
     "linear_cka",
     "load_spec",
+    "load_weights",
     "mean_cosine",
     "run",
     "timm_image_input",

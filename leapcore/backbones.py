@@ -47,8 +47,8 @@ def build_backbone(
 
 def models_of(family: str) -> list[str]:
     """The names of the models that a family lists; empty for a family that lists none."""
-    factory = installed_plugins().get("backbones", family)
-    return list(factory.models()) if hasattr(factory, "models") else []
+    list_models = said_of(installed_plugins().get("backbones", family), "models", list)
+    return list(list_models())
 
 
 def family_of(model: str) -> str:
@@ -70,6 +70,11 @@ def families() -> Iterator[str]:
         except PluginError:
             continue
         yield name
+
+
+def said_of(factory: Callable[..., Any], name: str, default: Any) -> Any:
+    """What a factory says of itself (see ``leapcore_register_backbones``), or the class that it is of."""
+    return getattr(factory, name, getattr(getattr(factory, "__self__", None), name, default))
 
 
 def call_factory(factory: Callable[..., Any], arguments: dict[str, Any]) -> LayerFeatureProvider:

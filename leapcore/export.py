@@ -10,6 +10,8 @@ from torch import nn
 from leapcore.compat import import_timm, torchvision_operators
 from leapcore.core.provider import LayerFeatureProvider
 
+WEIGHTS = "model.safetensors"
+
 
 def export_timm(model: nn.Module, folder: Path, options: dict[str, Any]) -> None:
     """Write a timm model in timm's ``local-dir`` format: ``config.json`` and ``model.safetensors``.
@@ -27,24 +29,26 @@ def export_timm(model: nn.Module, folder: Path, options: dict[str, Any]) -> None
 
 
 def export_student(student: LayerFeatureProvider, folder: Path) -> None:
-    """Write a trained student: timm's format where it wraps a timm model, else its state dict.
+    """Write a trained student's network: in timm's format where it is a timm model, else its state dict.
 
     Args:
-        student: The provider; a timm model is looked for in its attribute ``model``.
+        student: The provider, which keeps its network in ``model``.
         folder: Where to.
     """
-    model: Any = getattr(student, "model", None)
+    model = student.model
     if hasattr(model, "pretrained_cfg"):
         export_timm(model, folder, getattr(model, "leapcore_options", {}))
         return
     from safetensors.torch import save_model
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(student, str(folder / "model.safetensors"))
+    save_model(model, str(folder / WEIGHTS))
 
 
 def load_line(folder: Path) -> str:
-    """The line of Python that loads an exported model on this machine."""
+    """The line of Python that loads an exported model on this machine, or its weights alone."""
+    if not (folder / "config.json").is_file():
+        return f'from safetensors.torch import load_file; weights = load_file("{folder / WEIGHTS}")'
     plain = torchvision_operators() == "compiled"
     start = "import timm" if plain else "from leapcore.compat import import_timm; timm = import_timm()"
     return f'{start}; model = timm.create_model("local-dir:{folder}", pretrained=True)'

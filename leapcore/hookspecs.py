@@ -27,7 +27,12 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def leapcore_register_backbones(registry: Registry) -> None:
-    """Register factories ``build(*, model, weights, image_size, options) -> LayerFeatureProvider``."""
+    """Register factories ``build(*, model, weights, image_size, options) -> LayerFeatureProvider``.
+
+    A factory may also have ``summary``, a line for ``leapcore backbones``; ``models()``, the names of its
+    models; and ``samples``, tuples (model, image size, options) that ``leapcore plugins check`` builds. Where
+    it is a class method, the class may have them.
+    """
 
 
 @hookspec
@@ -35,7 +40,8 @@ def leapcore_register_schedulers(registry: Registry) -> None:
     """Register factories ``(num_layers, *, ...) -> DifficultyScheduler``.
 
     The keyword arguments are the options that the spec's ``curriculum`` section takes; their annotations
-    and defaults are checked and documented from there.
+    and defaults are checked and documented from there. A factory whose options have no defaults may have
+    ``samples``, mappings of options that ``leapcore plugins check`` uses.
     """
 
 

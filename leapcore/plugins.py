@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import pluggy
+from packaging.requirements import Requirement
 
 from leapcore import builtins, hookspecs
 from leapcore._version import __version__
-from leapcore.errors import UnknownNameError
+from leapcore.errors import LeapcoreError, PluginError, UnknownNameError, did_you_mean
 from leapcore.registry import Factory, Registry
 
+HOOK = f"{hookspecs.PROJECT}_"  # what every hook begins with
 _KINDS = {"backbones": "backbone", "schedulers": "scheduler", "losses": "loss", "datasets": "data source"}
 
 
@@ -25,12 +30,14 @@ class PluginInfo:
         name: The entry point's name.
         distribution: The package that installed it, with its version.
         cause: Why it does not work, empty if it does.
+        remedy: What to change then.
         registers: The names it adds, by kind: ``{"backbones": ["vit"], …}``.
     """
 
     name: str
     distribution: str
     cause: str = ""
+    remedy: str = ""
     registers: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -46,7 +53,7 @@ class Plugins:
         for entry_point in found:
             owner = entry_point.dist
             origin = f"{owner.name} {owner.version}" if owner else "an unknown distribution"
-            self._add(entry_point.name, origin, entry_point.load)
+            self._add(entry_point.name, origin, partial(_load, entry_point))
 
     @property
     def broken(self) -> list[PluginInfo]:
@@ -88,14 +95,35 @@ class Plugins:
             return
         try:
             plugin = load()
+            self._check_hooks(plugin)
             self.manager.register(plugin, name=owner)
-            self.manager.check_pending()  # a misspelt hook would be silently ignored
             self._let_register(plugin, owner)
+        except LeapcoreError as error:
+            info.cause, info.remedy = error.cause, error.remedy
+            self._remove(owner)
         # Whatever a stranger's module raises at import belongs to it, and to nobody else.
         except Exception as error:
             info.cause = f"{type(error).__name__}: {error}".splitlines()[0]
+            info.remedy = f"Mend, update or uninstall {distribution}."
             self._remove(owner)
         info.registers = {kind: names for kind, r in self.registries.items() if (names := r.names(owner))}
+
+    def _check_hooks(self, plugin: Any) -> None:
+        """Name what pluggy would ignore in silence, or complain of without saying whose it is."""
+        hooks = [name for name in vars(hookspecs) if name.startswith(HOOK)]
+        for name in dir(plugin):
+            marked = self.manager.parse_hookimpl_opts(plugin, name) is not None
+            if not marked and not (name.startswith(HOOK) and inspect.isroutine(getattr(plugin, name))):
+                continue
+            if name not in hooks:
+                raise PluginError(
+                    f"it has a hook '{name}', which leapcore does not know", did_you_mean(name, hooks)
+                )
+            if not marked:
+                raise PluginError(
+                    f"its hook '{name}' is not marked as one", "Put @leapcore.hookimpl above it."
+                )
+            _check_arguments(name, getattr(plugin, name))
 
     def _let_register(self, plugin: Any, owner: str) -> None:
         others = [other for other in self.manager.get_plugins() if other is not plugin]
@@ -109,6 +137,71 @@ class Plugins:
             self.manager.unregister(name=owner)
         for registry in self.registries.values():
             registry.forget(owner)
+
+
+class Events:
+    """The events of a run: as a hook is called, listeners and plugins are told.
+
+    Args:
+        manager: Knows who listens.
+    """
+
+    def __init__(self, manager: pluggy.PluginManager) -> None:
+        self.manager = manager
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        hook = getattr(self.manager.hook, name)
+
+        def tell(**event: Any) -> None:
+            try:
+                hook(**event)
+            # A stranger's listener can fail in any way; one that was given in Python is no stranger.
+            except Exception as error:
+                owner = _failed_in(hook, error)
+                if "(" not in owner:
+                    raise
+                raise PluginError(
+                    f"plugin {owner} failed in its hook '{name}': {type(error).__name__}: {error}",
+                    "Mend, update or uninstall it.",
+                ) from error
+
+        return tell
+
+
+def _failed_in(hook: pluggy.HookCaller, error: Exception) -> str:
+    """Whose implementation of the hook the error passed through."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    found = (impl.plugin_name for impl in hook.get_hookimpls() if _code(impl.function) in codes)
+    return next(found, "")
+
+
+def _code(function: Any) -> Any:
+    return getattr(function, "__code__", None)
+
+
+def _load(entry_point: EntryPoint) -> Any:
+    """Import a plugin, if it is meant for this leapcore."""
+    distribution = entry_point.dist
+    if distribution is None:
+        return entry_point.load()
+    for text in distribution.requires or ():
+        wanted = Requirement(text)
+        if wanted.name == "leapcore" and not wanted.specifier.contains(__version__, prereleases=True):
+            raise PluginError(
+                f"it is made for leapcore {wanted.specifier}, and this is leapcore {__version__}",
+                f"Update {distribution.name}, or install 'leapcore{wanted.specifier}'.",
+            )
+    return entry_point.load()
+
+
+def _check_arguments(name: str, hook: Callable[..., Any]) -> None:
+    known = inspect.signature(getattr(hookspecs, name)).parameters
+    for argument in inspect.signature(hook).parameters:
+        if argument not in known:
+            raise PluginError(
+                f"its hook '{name}' asks for an argument '{argument}', which that hook does not hand out",
+                f"It hands out: {', '.join(known)}.",
+            )
 
 
 @cache

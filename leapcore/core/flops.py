@@ -93,11 +93,11 @@ def count_layer_macs(
 def _count_depth_by_depth(provider: LayerFeatureProvider, example: Tensor, norm: TargetNorm) -> LayerMacs:
     """The same where the provider computes its layers together: a trace for each."""
     layers = range(len(provider.layers))
-    untils = [count_macs(_Until(provider, layer), example) for layer in layers]
+    depths = [count_macs(_Until(provider, layer), example) for layer in layers]
     with torch.no_grad():
         features = on_meta(provider).features(example.to("meta"), layers)
     return LayerMacs(
-        steps=tuple(deeper - until for until, deeper in zip([0, *untils], untils, strict=False)),
+        steps=tuple(deeper - until for until, deeper in zip([0, *depths], depths, strict=False)),
         ends=tuple(count_macs(_Norm(provider, norm, layer), features[layer].tokens) for layer in layers),
     )
 

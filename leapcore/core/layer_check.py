@@ -13,15 +13,15 @@ _YIELD = "Yield one LayerFeatures after each block, in the order of `layers`."
 
 
 @torch.no_grad()
-def check_layers(provider: LayerFeatureProvider) -> None:
-    """Run the backbone once on the meta device, without arithmetic, and compare with its ``layers``.
+def layer_shapes(provider: LayerFeatureProvider) -> list[LayerFeatures]:
+    """The features of one example on the meta device: shapes without arithmetic.
 
     Raises:
-        PluginError: It yields too few or too many layers, or others than it says.
+        PluginError: The backbone cannot run on its own example.
     """
     empty = on_meta(provider).eval()
     try:
-        features = list(empty.iter_layers(provider.example_input().to("meta")))
+        return list(empty.iter_layers(provider.example_input().to("meta")))
     # A network can fail in any way on images that it was not made for.
     except Exception as error:
         size = " x ".join(map(str, provider.image_input.size))
@@ -30,6 +30,15 @@ def check_layers(provider: LayerFeatureProvider) -> None:
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             "Give it the image size that it was made for: options: {img_size: …}, or data.image_size.",
         ) from error
+
+
+def check_layers(provider: LayerFeatureProvider) -> None:
+    """Compare what a backbone yields with its ``layers``.
+
+    Raises:
+        PluginError: It yields too few or too many layers, or others than it says.
+    """
+    features = layer_shapes(provider)
     if len(features) != len(provider.layers):
         raise PluginError(
             f"{type(provider).__name__} has {len(provider.layers)} layers but yields {len(features)}", _YIELD

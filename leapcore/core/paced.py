@@ -81,6 +81,8 @@ class StepsScheduler(PacedScheduler):
             is the target, too.
     """
 
+    samples = ({"at": {"0ep": 1}},)  # what the contract is checked with, since ``at`` has no default
+
     def __init__(self, num_layers: int, *, at: dict[Duration, Annotated[int, Ge(1)]]) -> None:
         super().__init__(num_layers)
         if not at:

@@ -7,6 +7,7 @@ target moved. It is plain Python: no tensors, no randomness, the same on every r
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import math
 from abc import ABC, abstractmethod
@@ -75,8 +76,13 @@ class DifficultyScheduler(ABC):
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as plain numbers and text."""
-        return dict(vars(self))
+        """Everything that a resumed run needs, as plain numbers and text.
+
+        By default all attributes, without those named like an argument of the constructor: these are
+        settings, which belong to the spec.
+        """
+        settings = {"run", *inspect.signature(type(self)).parameters} - {"num_layers"}
+        return {name: value for name, value in vars(self).items() if name not in settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken.

@@ -6,13 +6,12 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from leapcore.core.counting import on_meta
 from leapcore.core.distiller import Distiller
 from leapcore.core.features import LayerFeatures
 from leapcore.core.flops import count_macs
+from leapcore.core.layer_check import layer_shapes
 from leapcore.core.matching import Match, StudentFeatures
 from leapcore.core.provider import LayerFeatureProvider
 
@@ -27,14 +26,13 @@ def embedding_macs(provider: LayerFeatureProvider) -> int:
     return count_macs(_Embedding(provider), provider.example_input())
 
 
-@torch.no_grad()
 def head_macs(match: Match, student: LayerFeatureProvider, teacher: LayerFeatureProvider) -> list[int]:
     """MACs per image of projecting the student's features, for each layer that may be the target.
 
     They differ where the teacher's width does, or the grid on which both are compared.
     """
-    ours = StudentFeatures(dict(zip(count(), _on_meta(student), strict=False)))
-    theirs, known, macs = _on_meta(teacher), dict[tuple[object, ...], int](), []
+    ours = StudentFeatures(dict(zip(count(), layer_shapes(student), strict=False)))
+    theirs, known, macs = layer_shapes(teacher), dict[tuple[object, ...], int](), []
     for layer in range(match.target.choices):
         targets = [theirs[index] for index in match.teacher_layers(layer)]
         key = tuple((target.channels, target.grid, target.tokens.shape) for target in targets)
@@ -43,11 +41,6 @@ def head_macs(match: Match, student: LayerFeatureProvider, teacher: LayerFeature
             known[key] = count_macs(projection, *projection.inputs())
         macs.append(known[key])
     return macs
-
-
-def _on_meta(provider: LayerFeatureProvider) -> list[LayerFeatures]:
-    """The features of one example, without arithmetic."""
-    return list(on_meta(provider).eval().iter_layers(provider.example_input().to("meta")))
 
 
 class _StudentSide(nn.Module):

@@ -26,7 +26,7 @@ class Loop:
         parts: The run.
 
     Attributes:
-        hooks: pluggy's relay to the listeners; set before :meth:`fit`.
+        hooks: Tells the listeners; set before :meth:`fit`.
         step: Finished steps.
         changes: Every change of target so far, the first included.
         seconds: Wall time of training, evaluations left out.

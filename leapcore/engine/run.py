@@ -16,7 +16,7 @@ from leapcore.errors import Interrupted
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
 from leapcore.listeners.files import JsonLines, TensorBoard
-from leapcore.plugins import installed_plugins
+from leapcore.plugins import Events, installed_plugins
 from leapcore.spec import Spec
 
 
@@ -149,5 +149,5 @@ def _told(loop: Loop, listeners: Sequence[Any]) -> Iterator[None]:
             stack.callback(getattr(listener, "close", lambda: None))
             manager.register(listener)
             stack.callback(manager.unregister, listener)
-        loop.hooks = manager.hook
+        loop.hooks = Events(manager)
         yield

@@ -69,14 +69,26 @@ def check_backbone(
     Raises:
         ContractError: Rules are broken; it names each, what was seen, and the remedy.
     """
+    report = report_on_backbone(factory, image_size, model=model, weights=weights, options=options)
+    report.require()
+    return report
+
+
+def report_on_backbone(
+    factory: Callable[..., Any],
+    image_size: int,
+    *,
+    model: str | None = None,
+    weights: str = "none",
+    options: Mapping[str, Any] | None = None,
+) -> ContractReport:
+    """The same without raising; arguments as for :func:`check_backbone`."""
 
     def build() -> LayerFeatureProvider:
         arguments = {"model": model, "weights": weights, "image_size": image_size}
         return call_factory(factory, {**arguments, "options": dict(options or {})})
 
-    report = check_rules(model or _name(factory), RULES, lambda: _case(build))
-    report.require()
-    return report
+    return check_rules(model or _name(factory), RULES, lambda: _case(build))
 
 
 def _case(build: Callable[[], LayerFeatureProvider]) -> Case:

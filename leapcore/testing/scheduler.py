@@ -52,6 +52,15 @@ def check_scheduler(
     Raises:
         ContractError: Rules are broken; it names each, what was seen, and the remedy.
     """
+    report = report_on_scheduler(factory, num_layers=num_layers, options=options)
+    report.require()
+    return report
+
+
+def report_on_scheduler(
+    factory: Callable[..., Any], *, num_layers: int = 6, options: Mapping[str, Any] | None = None
+) -> ContractReport:
+    """The same without raising; arguments as for :func:`check_scheduler`."""
 
     def build(layers: int) -> DifficultyScheduler:
         scheduler = factory(layers, **checked_options(factory, dict(options or {})))
@@ -61,9 +70,7 @@ def check_scheduler(
         return scheduler
 
     name = getattr(factory, "__qualname__", type(factory).__name__)
-    report = check_rules(name, RULES, lambda: Case(build, build(num_layers), num_layers))
-    report.require()
-    return report
+    return check_rules(name, RULES, lambda: Case(build, build(num_layers), num_layers))
 
 
 def _targets_are_layers(case: Case) -> None:

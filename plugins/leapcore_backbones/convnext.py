@@ -40,6 +40,7 @@ class RegNetProvider(ChainProvider):
 
 FAMILY = TimmFamily(
     "convnext",
+    "convolutions: ConvNeXt, ResNet, RegNet",
     {"ConvNeXt": ChainProvider, "ResNet": ResNetProvider, "RegNet": RegNetProvider},
     modules=["convnext", "resnet", "regnet", "resnest", "res2net", "sknet"],
     samples=[

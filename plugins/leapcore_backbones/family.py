@@ -35,6 +35,7 @@ class TimmFamily:
 
     Args:
         name: The name.
+        summary: What it takes, in a line.
         providers: A provider for each of timm's classes, by the class's name.
         modules: timm's modules that hold the family's models.
         samples: Models that show what the family takes, one of each kind.
@@ -43,12 +44,14 @@ class TimmFamily:
     def __init__(
         self,
         name: str,
+        summary: str,
         providers: Mapping[str, Callable[[Any], LayerFeatureProvider]],
         *,
         modules: Sequence[str],
         samples: Sequence[Sample],
     ) -> None:
         self.name = name
+        self.summary = summary
         self.providers = providers
         self.modules = modules
         self.samples = samples

@@ -93,6 +93,7 @@ class _AnyClass(dict[str, Any]):
 
 FAMILY = TimmFamily(
     "timm",
+    "most other models of timm, stage by stage",
     _AnyClass(),
     modules=[],
     samples=[

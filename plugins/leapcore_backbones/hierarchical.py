@@ -104,6 +104,7 @@ def _depths(model: Any) -> list[int]:
 
 FAMILY = TimmFamily(
     "hierarchical",
+    "attention on shrinking grids: Swin, Hiera, PVT v2",
     {
         "SwinTransformer": SwinProvider,
         "SwinTransformerV2": SwinProvider,

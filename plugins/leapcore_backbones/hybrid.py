@@ -135,6 +135,7 @@ _NARROW = {"embed_dim": (32, 32, 64, 64), "depths": (1, 1, 2, 1), "stem_width": 
 
 FAMILY = TimmFamily(
     "hybrid",
+    "both: CoAtNet, MaxViT, EfficientFormer, FastViT, MobileViT, LeViT, ResNet + ViT",
     {
         "MaxxVit": ChainProvider,
         "EfficientFormer": ChainProvider,

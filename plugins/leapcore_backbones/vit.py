@@ -119,6 +119,7 @@ _SMALL = {"depth": 3, "embed_dim": 48, "num_heads": 2}
 
 FAMILY = TimmFamily(
     "vit",
+    "one width, one grid: ViT, DeiT, DINOv2, DINOv3, CLIP, SigLIP, EVA, BEiT",
     {"VisionTransformer": _plain, "Eva": EvaProvider, "Beit": BeitProvider},
     modules=["vision_transformer", "deit", "eva", "beit"],
     samples=[

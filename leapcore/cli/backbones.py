@@ -1,0 +1,92 @@
+"""``leapcore backbones``: which models there are, and the layers of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from leapcore.cli.common import Options, console, parsed_options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from leapcore.core.provider import LayerFeatureProvider
+
+
+def backbones(
+    name: Annotated[Optional[str], typer.Argument(help="A model, whose layers are shown.")] = None,  # noqa: UP045
+    family: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A backbone family; its models are listed, or NAME is looked for there."),
+    ] = None,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 224,
+    option: Options = None,
+) -> None:
+    """List the backbone families, the models of one, or the layers of a model and what each costs."""
+    if name is not None:
+        _show_layers(name, family, image_size, parsed_options(option))
+    elif family is not None:
+        _list_models(family)
+    else:
+        _list_families()
+
+
+def _list_families() -> None:
+    from rich.table import Table
+
+    from leapcore.backbones import families, models_of, said_of
+    from leapcore.plugins import installed_plugins
+
+    plugins, table = installed_plugins(), Table("family", "models", "what", "plugin")
+    for family in families():
+        what = said_of(plugins.get("backbones", family), "summary", "")
+        count = str(len(models_of(family)) or "")
+        table.add_row(family, count, what, plugins.owner("backbones", family))
+    console().print(table)
+
+
+def _list_models(family: str) -> None:
+    from leapcore.backbones import models_of
+
+    names = models_of(family)
+    typer.echo("\n".join(names) if names else f"The family '{family}' does not list its models.")
+
+
+def _show_layers(name: str, family: str | None, image_size: int, options: dict[str, Any]) -> None:
+    import torch
+
+    from leapcore.backbones import build_backbone, family_of
+
+    family = family or family_of(name)
+    with console().status(f"building {name}"), torch.device("meta"):  # no memory, no arithmetic
+        provider = build_backbone(family, model=name, weights="none", image_size=image_size, options=options)
+        table = _layer_table(provider)
+    height, width = provider.image_input.size
+    parameters = sum(parameter.numel() for parameter in provider.parameters())
+    console().print(f"{name}, family {family}, {height} x {width} pixels, {parameters:,} parameters")
+    console().print(table)
+
+
+def _layer_table(provider: LayerFeatureProvider) -> Table:
+    from rich.table import Table
+
+    from leapcore.core.flops import count_layer_macs
+    from leapcore.core.layer_check import layer_shapes
+
+    macs, shapes = count_layer_macs(provider), layer_shapes(provider)
+    table = Table("layer", "name", "channels", "stride", "grid", "prefix tokens", "GMACs up to it", "share")
+    for index, (layer, shape) in enumerate(zip(provider.layers, shapes, strict=True)):
+        until = macs.until(index)
+        prefix = 0 if shape.prefix_tokens is None else shape.prefix_tokens.shape[1]
+        grid = "-" if shape.grid is None else f"{shape.grid[0]} x {shape.grid[1]}"
+        cells = (
+            layer.channels,
+            layer.stride,
+            grid,
+            prefix,
+            f"{until / 1e9:.4f}",
+            f"{until / macs.whole:.1%}",
+        )
+        table.add_row(str(index + 1), layer.name, *map(str, cells))
+    return table

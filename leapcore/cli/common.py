@@ -1,0 +1,69 @@
+"""What the commands share: reading specs, printing, ending with an error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+
+import typer
+
+from leapcore.errors import LeapcoreError, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from leapcore.spec import Spec
+
+Source = Annotated[str, typer.Argument(metavar="SPEC|RECIPE", help="A YAML file, or a recipe's name.")]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the spec, e.g. train.seed=1."),
+]
+Options = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--option", metavar="KEY=VALUE", help="An argument of the model, e.g. depth=6."),
+]
+
+
+def parsed_options(options: list[str] | None) -> dict[str, Any]:
+    """``["depth=6"]`` as ``{"depth": 6}``: values are YAML."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    found = {}
+    for option in options or ():
+        key, equals, value = option.partition("=")
+        try:
+            found[key] = YAML(typ="safe").load(value)
+        except YAMLError as error:
+            raise SpecError(f"--option {option}: the value is not YAML", "Quote it.") from error
+        if not (key and equals):
+            raise SpecError(f"--option {option}: not of the form key=value", "Write --option depth=6.")
+    return found
+
+
+def load(source: str, overrides: list[str] | None) -> Spec:
+    """Read a spec or recipe."""
+    from leapcore.spec_file import load_spec
+
+    return load_spec(source, overrides or ())
+
+
+def console() -> Console:
+    """Where results are printed: as wide as the terminal, 160 columns into a file."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+
+
+def fail(error: LeapcoreError) -> NoReturn:
+    """End with an error's cause and remedy."""
+    from rich.console import Console
+
+    stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+    stderr.print("Error:", style="bold red", end=" ")
+    stderr.print(error.cause, markup=False)
+    if error.remedy:
+        stderr.print(error.remedy, markup=False)
+    sys.exit(error.exit_code)

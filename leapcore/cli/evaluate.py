@@ -1,0 +1,73 @@
+"""``leapcore eval``: what the frozen features of a model are worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leapcore.cli.common import Overrides, load
+
+app = typer.Typer(help="Evaluate the frozen features of any model.", no_args_is_help=True)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A folder such as runs/x/student, a timm name, or a teacher of the spec by its name."
+    ),
+]
+SpecOption = Annotated[
+    str, typer.Option("--spec", metavar="SPEC|RECIPE", help="Its data section says which images, how large.")
+]
+Family = Annotated[str, typer.Option("--backbone", help="The model's backbone family.")]
+
+_ACCURACIES = {
+    "knn": "kNN accuracy",
+    "linear": "linear probe accuracy",
+    "linear_best": "best epoch",
+    "linear_top5": "top-5 accuracy",
+}
+_RETRIEVAL = {"mAP": "map", "mP@1": "mp1", "mP@5": "mp5", "mP@10": "mp10"}
+
+
+@app.command("knn")
+def evaluate_knn(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = "vit") -> None:
+    """k-nearest-neighbour accuracy: 20 neighbours by cosine, temperature 0.07."""
+    _evaluate(model, spec, set_, backbone, knn=True)
+
+
+@app.command("linear")
+def evaluate_linear(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = "vit") -> None:
+    """Linear probe: SGD on frozen features for 100 epochs, as in the paper."""
+    _evaluate(model, spec, set_, backbone, linear=True)
+
+
+@app.command("retrieval")
+def evaluate_retrieval(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(help="Holds gnd_<its name>.pkl and jpg/, as published.")],
+    spec: SpecOption,
+    set_: Overrides = None,
+    backbone: Family = "vit",
+) -> None:
+    """Instance retrieval on revisited Oxford or Paris: mAP and mP@1, 5, 10."""
+    loaded = load(spec, set_)
+    from leapcore.engine.evaluate import retrieve
+
+    scores = retrieve(model, folder, loaded, family=backbone)
+    for protocol in ("easy", "medium", "hard"):
+        figures = [f"{name} {scores[f'{protocol}_{key}']:.2%}" for name, key in _RETRIEVAL.items()]
+        typer.echo(f"{protocol}: {', '.join(figures)}")
+
+
+def _evaluate(model: str, source: str, set_: list[str] | None, family: str, **wanted: bool) -> None:
+    spec = load(source, set_)
+    from leapcore.engine.evaluate import evaluate_model
+
+    found = evaluate_model(model, spec, family=family, **wanted)
+    for name, label in _ACCURACIES.items():
+        if name in found:
+            typer.echo(f"{label}: {found[name]:.2%}")
+    if "linear" in found and "linear_top5" not in found:
+        typer.echo("top-5 accuracy is left out: with five classes or fewer every answer is among them")

@@ -1,0 +1,83 @@
+"""``leapcore plugins``: what is installed, whether it keeps its contract, and how to begin one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from leapcore.cli.common import Options, console, parsed_options
+
+if TYPE_CHECKING:
+    from leapcore.testing import ContractReport
+
+app = typer.Typer(help="Installed plugins, and writing your own.", invoke_without_command=True)
+
+
+@app.callback()
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_plugins()
+
+
+@app.command("list")
+def list_plugins() -> None:
+    """Show the installed plugins, what they register, and why a broken one does not work."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from leapcore.plugins import installed_plugins
+
+    table = Table("plugin", "distribution", "registers", "state")
+    for info in installed_plugins().infos:
+        registers = "\n".join(f"{kind}: {', '.join(names)}" for kind, names in info.registers.items())
+        state = escape(f"{info.cause}. {info.remedy}" if info.cause else "ok")
+        table.add_row(info.name, info.distribution, registers, state)
+    console().print(table)
+
+
+@app.command("new")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="How specs will name the backbone, e.g. my-backbone.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Folder to write; leapcore-<name> here if not given."),
+    ] = None,
+) -> None:
+    """Write a package with a backbone that works, a test and a spec, to start your own from."""
+    from leapcore.templates import write_plugin
+
+    folder = write_plugin(name, output)
+    typer.echo(f"written to {folder}; go on with:\n")
+    typer.echo(f"  cd {folder}\n  pip install -e .\n  pytest\n  leapcore run spec.yaml")
+
+
+@app.command("check")
+def check_plugin(
+    name: Annotated[str, typer.Argument(help="The plugin's name, as `leapcore plugins` shows it.")],
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The model to check a backbone with, where its family names none."),
+    ] = None,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
+    option: Options = None,
+) -> None:
+    """Check that a plugin's backbones and schedulers keep their contract; exit code 2 if not."""
+    from leapcore.testing.plugin import check_plugin as check
+
+    failures = 0
+    for subject, report in check(name, model=model, image_size=image_size, options=parsed_options(option)):
+        _print_report(subject, report)
+        failures += len(report.failures)
+    raise typer.Exit(2 if failures else 0)
+
+
+def _print_report(subject: str, report: ContractReport) -> None:
+    seconds = sum(result.seconds for result in report.results)
+    kept = len(report.results) - len(report.failures)
+    terminal = console()
+    terminal.print(f"{subject}: {kept} of {len(report.results)} rules kept, {seconds:.1f} s", highlight=False)
+    for failure in report.failures:
+        terminal.print(f"  {failure.rule}: {failure.broken}", style="red", markup=False, highlight=False)
+        terminal.print(f"  {failure.remedy}", markup=False, highlight=False)

@@ -1,0 +1,52 @@
+"""``leapcore recipes``: the specs that ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(help="Specs that ship with leapcore.", invoke_without_command=True)
+
+
+@app.callback()
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_recipes()
+
+
+@app.command("list")
+def list_recipes() -> None:
+    """Name all recipes."""
+    from leapcore.recipes import recipe_names, recipe_summary
+
+    for name in recipe_names():
+        typer.echo(f"{name}: {recipe_summary(name)}")
+
+
+@app.command("show")
+def show_recipe(name: str) -> None:
+    """Print a recipe."""
+    from leapcore.recipes import recipe_text
+
+    typer.echo(recipe_text(name), nl=False)
+
+
+@app.command("copy")
+def copy_recipe(
+    name: str,
+    target: Annotated[Optional[Path], typer.Argument(help="<name>.yaml here if not given.")] = None,  # noqa: UP045
+) -> None:
+    """Copy a recipe to a file of your own, to start a spec from."""
+    from leapcore.errors import OutputError
+    from leapcore.recipes import recipe_text
+
+    text, path = recipe_text(name), target or Path(f"{name}.yaml")
+    if path.exists():
+        raise OutputError(f"'{path}' exists already", "Name another file.")
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error}", "Name another file.") from error
+    typer.echo(f"copied to {path}; run it with: leapcore run {path}")
