@@ -23,7 +23,7 @@ Module = TypeVar("Module", bound=nn.Module)
 # Operators whose work grows with the number of elements only; they count as nothing, as in fvcore.
 _ELEMENTWISE = """
     abs add add_ addcmul ceil cumsum eye var sub rsub mul mul_ div div_ neg pow square sqrt rsqrt
-    exp log sin cos
+    exp log sin cos embedding
     tanh sigmoid gelu silu silu_ relu6 relu6_ hardtanh hardtanh_ hardswish hardswish_ hardsigmoid
     elu leaky_relu leaky_relu_ softplus softmax log_softmax mean sum amax amin norm linalg_vector_norm
     max_pool2d avg_pool2d adaptive_max_pool2d upsample_bicubic2d
