@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,16 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GOLDEN = Path(__file__).parent / "golden"
+
+SPEC = """\
+name: mine
+teacher: {backbone: vit, weights: "asset:digits-vit"}
+student: {backbone: vit, model: vit_tiny_patch16_224, options: {patch_size: 8, embed_dim: 24, depth: 2, num_heads: 3}}
+data: {source: digits, image_size: 32, crop: 1.0, workers: 0}
+optimizer: {name: adamw, lr: 0.001, warmup: 1st}
+train: {duration: 2st, batch_size: 64}
+evaluate: {knn: never, linear: never}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +40,21 @@ def vit():
         ).eval()
 
     return build
+
+
+@pytest.fixture
+def leapcore_(tmp_path, monkeypatch, capsys):
+    """Runs a command in a fresh folder: (exit code, standard output, standard error)."""
+    from leapcore import cli
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["leapcore", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out, printed.err
+
+    return command

@@ -13,33 +13,6 @@ import pytest
 from PIL import Image
 
 import leapcore.plugins
-from leapcore import cli
-
-SPEC = """\
-name: mine
-teacher: {backbone: vit, weights: "asset:digits-vit"}
-student: {backbone: vit, model: vit_tiny_patch16_224, options: {patch_size: 8, embed_dim: 24, depth: 2, num_heads: 3}}
-data: {source: digits, image_size: 32, crop: 1.0, workers: 0}
-optimizer: {name: adamw, lr: 0.001, warmup: 1st}
-train: {duration: 2st, batch_size: 64}
-evaluate: {knn: never, linear: never}
-"""
-
-
-@pytest.fixture
-def leapcore_(tmp_path, monkeypatch, capsys):
-    """Runs a command in a fresh folder: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "spec.yaml").write_text(SPEC)
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["leapcore", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return command
 
 
 def _images(folder, classes=("a", "b"), count=2):
@@ -238,8 +211,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert time.perf_counter() - started < 2  # 0.1 s here; a busy machine needs room
 
 
-def test_validate_does_not_need_torch(tmp_path):
-    (tmp_path / "spec.yaml").write_text(SPEC)
+def test_validate_does_not_need_torch(leapcore_, tmp_path):
     code = "import sys; from leapcore import load_spec; load_spec('spec.yaml'); print('torch' in sys.modules)"
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path

@@ -15,7 +15,7 @@ class _Found:
 
     def __init__(self, name, plugin, distribution=None):
         self.name, self.plugin = name, plugin
-        self.dist = distribution and SimpleNamespace(name=distribution, version="1.0")
+        self.dist = distribution and SimpleNamespace(name=distribution, version="1.0", requires=None)
 
     def load(self):
         if isinstance(self.plugin, Exception):

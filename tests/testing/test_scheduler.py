@@ -5,6 +5,7 @@
 
 import random
 import re
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from leapcore.plugins import installed_plugins
 from leapcore.testing import ContractError, check_scheduler
 
 RULES = ("targets", "moves", "one layer", "same walk", "random numbers", "state")
+SIX_EPOCHS = Duration(6, "ep")
 REQUIRED = {"steps": {"at": {"0ep": 1}}}  # options without a default
 
 
@@ -158,7 +160,7 @@ class DrawsItsTargets(Clockwork):
 @breaks("same walk", "chose different layers", "what step is told alone")
 @breaks("state", "chose other layers than in one go", ".")
 class SharesItsClock(Clockwork):
-    clock = [0]
+    clock: ClassVar = [0]
 
     def choose(self):
         self.clock[0] += 1
@@ -231,7 +233,7 @@ class SavesATensor(Clockwork):
         self.history = torch.zeros(3)
 
 
-@breaks("state", "KeyError: 1", "numbers and text")
+@breaks("state", "KeyError: ", "numbers and text")
 class SavesAMappingByNumber(Clockwork):
     names = (*Clockwork.names, "visits")
 
@@ -249,11 +251,12 @@ def _broken(factory, **arguments):
     """What check_scheduler says: for each broken rule what was seen, and the remedy."""
     with pytest.raises(ContractError) as caught:
         check_scheduler(factory, **arguments)
-    text = str(caught.value)
-    return {
-        rule: (seen, remedy)
-        for rule, seen, remedy in re.findall(r"^- (.+?): ((?:.|\n)+?)\n  (\S.*)$", text, re.M)
-    }
+    return dict(_entry(text) for text in re.split("^- ", str(caught.value), flags=re.M)[1:])
+
+
+def _entry(text):
+    rule, rest = text.rstrip().split(": ", 1)
+    return rule, tuple(rest.rsplit("\n  ", 1))
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in VIOLATIONS])
@@ -325,22 +328,32 @@ def test_options_may_name_a_layer_that_the_teacher_has(name, options):
     check_scheduler(installed_plugins().get("schedulers", name), options=options)
 
 
-@pytest.mark.xfail(
-    reason="the inherited state_dict holds `run` and settings, which JSON flattens", strict=True
-)
+class Timed(Clockwork):
+    """Has a setting that JSON cannot hold, and the inherited state_dict."""
+
+    state_dict = DifficultyScheduler.state_dict
+
+    def __init__(self, num_layers, *, duration: Duration = SIX_EPOCHS):
+        super().__init__(num_layers)
+        self.duration = duration
+
+    def choose(self):
+        steps = self.duration.in_steps(self.run.steps_per_epoch)
+        return min(self.steps * self.num_layers // steps, self.num_layers - 1)
+
+
+class TimedAndMore(Timed):
+    def __init__(self, num_layers, *, more: int = 0, **options):
+        super().__init__(num_layers, **options)
+
+
 def test_the_inherited_state_dict_is_enough():
-    class Timed(Clockwork):
-        state_dict = DifficultyScheduler.state_dict
-
-        def __init__(self, num_layers, *, duration: Duration = Duration(6, "ep")):
-            super().__init__(num_layers)
-            self.duration = duration
-
-        def choose(self):
-            steps = self.duration.in_steps(self.run.steps_per_epoch)
-            return min(self.steps * self.num_layers // steps, self.num_layers - 1)
-
     check_scheduler(Timed)
+
+
+@pytest.mark.xfail(reason="settings that a parent takes through **options count as state", strict=True)
+def test_the_inherited_state_dict_is_enough_where_a_parent_takes_options():
+    check_scheduler(TimedAndMore)
 
 
 class Strange:

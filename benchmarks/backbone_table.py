@@ -1,0 +1,93 @@
+"""Write docs/backbones.md: which families keep which rules, on which models, and what of timm can be used.
+
+python benchmarks/all_timm_models.py docs/timm-models.csv   # about an hour on one core
+python benchmarks/backbone_table.py
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from leapcore import import_timm
+from leapcore.backbones import build_backbone
+from leapcore.plugins import installed_plugins
+from leapcore.testing.backbone import RULES, report_on_backbone
+
+DOCS = Path(__file__).parents[1] / "docs"
+FAMILIES = ("vit", "hierarchical", "convnext", "hybrid", "timm")
+
+INTRO = """\
+# Backbones
+
+`leapcore backbones` lists the families, `leapcore backbones --family hybrid` their models, and
+`leapcore backbones convnext_tiny` a model's layers and what each costs. This page is written by
+`benchmarks/backbone_table.py`.
+
+A layer is a block, except in the family `timm`, where it is a stage (or a block, for models without
+stages). A model's final norm is applied to those of a teacher's layers that have its width (all of a ViT, the
+last stage of others), a norm without parameters to the rest (`objective.target_norm`).
+"""
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    parts = [INTRO, "## The contract, family by family\n", *contract_table(), *all_models()]
+    (DOCS / "backbones.md").write_text("\n".join(parts) + "\n")
+
+
+def contract_table() -> Iterator[str]:
+    """Every sample of every family against every rule."""
+    yield (
+        "Each model is built small and with random weights, and checked by `leapcore.testing.check_backbone`, "
+        "as in the tests. What the rules mean is in [plugins.md](plugins.md). ✓ kept, ✗ broken.\n"
+    )
+    yield "| family | model | layers | widths | strides | " + " | ".join(r.name for r in RULES) + " | s |"
+    yield "| --- " * (6 + len(RULES)) + "|"
+    for family in FAMILIES:
+        factory = installed_plugins().get("backbones", family)
+        for model, size, options in factory.samples:
+            provider = build_backbone(
+                family, model=model, weights="none", image_size=size, options=dict(options)
+            )
+            report = report_on_backbone(factory, size, model=model, options=options)
+            marks = ["✗" if result.broken else "✓" for result in report.results]
+            widths = ", ".join(map(str, dict.fromkeys(layer.channels for layer in provider.layers)))
+            strides = ", ".join(map(str, dict.fromkeys(layer.stride for layer in provider.layers)))
+            seconds = sum(result.seconds for result in report.results)
+            cells = [family, model, str(len(provider.layers)), widths, strides, *marks, f"{seconds:.1f}"]
+            yield f"| {' | '.join(cells)} |"
+
+
+def all_models() -> Iterator[str]:
+    """What became of every architecture in timm."""
+    with (DOCS / "timm-models.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    usable = Counter(row["family"] for row in rows if row["verdict"] == "ok")
+    yield f"\n## All {len(rows)} architectures of timm {import_timm().__version__}\n"
+    yield (
+        "Built without weights at their own image size on the meta device: layers compared with what they "
+        "say, and MACs counted up to each one. [timm-models.csv](timm-models.csv) has a line for each.\n"
+    )
+    yield "| family | usable |\n| --- | --- |"
+    yield from (f"| {family} | {usable[family]} |" for family in FAMILIES)
+    yield f"| **all** | **{sum(usable.values())} of {len(rows)}** |"
+    yield "\nNot usable, and why:\n\n| reason | models |\n| --- | --- |"
+    yield from refusals([row for row in rows if row["verdict"] != "ok"])
+
+
+def refusals(rows: list[dict[str, str]]) -> Iterator[str]:
+    """The reasons, each with its models."""
+    by_reason: dict[str, list[str]] = {}
+    for row in rows:
+        reason = row["verdict"].replace(row["model"], "the model").replace("|", "/")
+        by_reason.setdefault(reason, []).append(row["model"])
+    for reason, models in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        yield f"| {reason} | {', '.join(models)} |"
+
+
+if __name__ == "__main__":
+    main()
