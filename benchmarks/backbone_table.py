@@ -42,8 +42,8 @@ def main() -> None:
 def contract_table() -> Iterator[str]:
     """Every sample of every family against every rule."""
     yield (
-        "Each model is built small and with random weights, and checked by `leapcore.testing.check_backbone`, "
-        "as in the tests. What the rules mean is in [plugins.md](plugins.md). ✓ kept, ✗ broken.\n"
+        "Each model is built small and with random weights, and checked by `check_backbone`, as in tests. "
+        "What the rules mean is in [plugins.md](plugins.md). ✓ kept, ✗ broken.\n"
     )
     yield "| family | model | layers | widths | strides | " + " | ".join(r.name for r in RULES) + " | s |"
     yield "| --- " * (6 + len(RULES)) + "|"

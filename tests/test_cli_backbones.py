@@ -7,28 +7,25 @@ from types import SimpleNamespace
 
 import pytest
 
-import leapcore.engine.run
-import leapcore.testing.plugin  # noqa: F401  all that ask for the installed plugins are imported
-from leapcore.plugins import Plugins
+import leapcore.plugins
 
 
 @pytest.fixture
 def with_plugin(monkeypatch, tmp_path):
-    """Makes a module an installed plugin, alone beside leapcore's own."""
+    """Makes a module an installed plugin, beside leapcore's own."""
+    found = leapcore.plugins.entry_points(group="leapcore")
 
-    def install(source, *, name="strange", requires=()):
+    def install(source, *, requires=()):
         (tmp_path / "strange_plugin.py").write_text(source)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "strange_plugin", raising=False)
-        point = EntryPoint(name, "strange_plugin", "leapcore")
-        distribution = SimpleNamespace(name="leapcore-strange", version="2.0", requires=list(requires))
-        vars(point)["dist"] = distribution
-        plugins = Plugins([EntryPoint("backbones", "leapcore_backbones", "leapcore"), point])
-        for module in [m for name, m in sys.modules.items() if name.startswith("leapcore.")]:
-            if hasattr(module, "installed_plugins"):
-                monkeypatch.setattr(module, "installed_plugins", lambda: plugins)
+        point = EntryPoint("strange", "strange_plugin", "leapcore")
+        vars(point)["dist"] = SimpleNamespace(name="leapcore-strange", version="2.0", requires=list(requires))
+        monkeypatch.setattr(leapcore.plugins, "entry_points", lambda group: [*found, point])
+        leapcore.plugins.installed_plugins.cache_clear()
 
-    return install
+    yield install
+    leapcore.plugins.installed_plugins.cache_clear()
 
 
 def test_families_are_listed_with_their_plugin(leapcore_):
