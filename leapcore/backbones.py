@@ -39,8 +39,9 @@ def build_backbone(
         check_layers(provider)
     except PluginError as error:
         owner = plugins.owner("backbones", family)
+        of_model = f" ({model})" if model else ""
         raise PluginError(
-            f"the backbone '{family}' of plugin {owner}: {error.cause}", error.remedy
+            f"the backbone '{family}'{of_model} of plugin {owner}: {error.cause}", error.remedy
         ) from error
     return provider
 

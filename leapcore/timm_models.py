@@ -41,7 +41,7 @@ def create_timm_model(
     """
     path = weights_path(weights)
     folder = path if path is not None and path.is_dir() else None
-    name = _known_name(model) if folder is None else _architecture(model, folder)
+    name = _known_name(model) if folder is None else _checked_architecture(model, folder)
     size = options.get("img_size", image_size)
     network = _build(name, folder, path, weights, {"num_classes": 0, **_sized(name, size, options)})
     network.leapcore_image_size = size
@@ -72,20 +72,30 @@ def _build(name: str, folder: Path | None, path: Path | None, weights: str, opti
     return network
 
 
-def _architecture(model: str | None, folder: Path) -> str:
+def architecture(folder: Path) -> str:
+    """timm's name of the model in a folder in its local-dir format.
+
+    Raises:
+        WeightsError: It has no usable ``config.json``.
+    """
     try:
-        architecture: str = json.loads((folder / "config.json").read_text())["architecture"]
+        name: str = json.loads((folder / "config.json").read_text())["architecture"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"folder '{folder}' is no timm model: its config.json cannot be used ({error})",
             "Give a folder in timm's local-dir format: config.json and model.safetensors.",
         ) from error
-    if model is not None and model.split(".")[0] != architecture.split(".")[0]:
+    return name
+
+
+def _checked_architecture(model: str | None, folder: Path) -> str:
+    found = architecture(folder)
+    if model is not None and model.split(".")[0] != found.split(".")[0]:
         raise WeightsError(
-            f"the weights in '{folder}' are of {architecture}, not of {model}",
-            f"Leave 'model' out, or set it to {architecture}.",
+            f"the weights in '{folder}' are of {found}, not of {model}",
+            f"Leave 'model' out, or set it to {found}.",
         )
-    return architecture
+    return found
 
 
 def _from_folder(folder: Path, options: dict[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -20,7 +20,10 @@ Model = Annotated[
 SpecOption = Annotated[
     str, typer.Option("--spec", metavar="SPEC|RECIPE", help="Its data section says which images, how large.")
 ]
-Family = Annotated[str, typer.Option("--backbone", help="The model's backbone family.")]
+Family = Annotated[
+    Optional[str],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
+    typer.Option("--backbone", help="The model's backbone family; found from its name if not given."),
+]
 
 _ACCURACIES = {
     "knn": "kNN accuracy",
@@ -32,13 +35,13 @@ _RETRIEVAL = {"mAP": "map", "mP@1": "mp1", "mP@5": "mp5", "mP@10": "mp10"}
 
 
 @app.command("knn")
-def evaluate_knn(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = "vit") -> None:
+def evaluate_knn(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = None) -> None:
     """k-nearest-neighbour accuracy: 20 neighbours by cosine, temperature 0.07."""
     _evaluate(model, spec, set_, backbone, knn=True)
 
 
 @app.command("linear")
-def evaluate_linear(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = "vit") -> None:
+def evaluate_linear(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = None) -> None:
     """Linear probe: SGD on frozen features for 100 epochs, as in the paper."""
     _evaluate(model, spec, set_, backbone, linear=True)
 
@@ -49,7 +52,7 @@ def evaluate_retrieval(
     folder: Annotated[Path, typer.Argument(help="Holds gnd_<its name>.pkl and jpg/, as published.")],
     spec: SpecOption,
     set_: Overrides = None,
-    backbone: Family = "vit",
+    backbone: Family = None,
 ) -> None:
     """Instance retrieval on revisited Oxford or Paris: mAP and mP@1, 5, 10."""
     loaded = load(spec, set_)
@@ -61,7 +64,7 @@ def evaluate_retrieval(
         typer.echo(f"{protocol}: {', '.join(figures)}")
 
 
-def _evaluate(model: str, source: str, set_: list[str] | None, family: str, **wanted: bool) -> None:
+def _evaluate(model: str, source: str, set_: list[str] | None, family: str | None, **wanted: bool) -> None:
     spec = load(source, set_)
     from leapcore.engine.evaluate import evaluate_model
 

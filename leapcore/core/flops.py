@@ -95,7 +95,7 @@ def _count_depth_by_depth(provider: LayerFeatureProvider, example: Tensor, norm:
     layers = range(len(provider.layers))
     depths = [count_macs(_Until(provider, layer), example) for layer in layers]
     with torch.no_grad():
-        features = on_meta(provider).features(example.to("meta"), layers)
+        features = on_meta(provider).eval().features(example.to("meta"), layers)
     return LayerMacs(
         steps=tuple(deeper - until for until, deeper in zip([0, *depths], depths, strict=False)),
         ends=tuple(count_macs(_Norm(provider, norm, layer), features[layer].tokens) for layer in layers),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 import torch
 
 from leapcore.core.counting import on_meta
@@ -24,10 +27,14 @@ def layer_shapes(provider: LayerFeatureProvider) -> list[LayerFeatures]:
         return list(empty.iter_layers(provider.example_input().to("meta")))
     # A network can fail in any way on images that it was not made for.
     except Exception as error:
+        if _runs(provider):
+            raise PluginError(
+                f"{type(provider).__name__} runs, but not on the meta device: {_said(error)}",
+                "New tensors belong on the input's device; branch on no values, and call no .item().",
+            ) from error
         size = " x ".join(map(str, provider.image_input.size))
         raise PluginError(
-            f"{type(provider).__name__} cannot run on images of {size} pixels: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            f"{type(provider).__name__} cannot run on images of {size} pixels: {_said(error)}",
             "Give it the image size that it was made for: options: {img_size: …}, or data.image_size.",
         ) from error
 
@@ -44,7 +51,35 @@ def check_layers(provider: LayerFeatureProvider) -> None:
             f"{type(provider).__name__} has {len(provider.layers)} layers but yields {len(features)}", _YIELD
         )
     for index, (layer, found) in enumerate(zip(provider.layers, features, strict=True)):
-        check_layer(f"layer {index + 1} ('{layer.name}') of {type(provider).__name__}", layer, found)
+        name = f"layer {index + 1} ('{layer.name}') of {type(provider).__name__}"
+        check_layer(name, layer, found)
+        try:
+            provider.block(index)
+        except AttributeError as error:
+            raise PluginError(
+                f"{name} is named after no module: {error}",
+                "Keep the network in self.model, and name each layer by the path of its block in it.",
+            ) from error
+
+
+def _runs(provider: LayerFeatureProvider) -> bool:
+    """Whether the backbone runs where it is, on one example."""
+    example = provider.example_input()
+    device = next((p.device for p in provider.parameters()), example.device)
+    if device.type == "meta":
+        return False
+    try:
+        return bool(list(provider.iter_layers(example.to(device))))
+    # It may fail in any way.
+    except Exception:
+        return False
+
+
+def _said(error: Exception) -> str:
+    """An error in a line, with where it came from."""
+    line = (str(error).splitlines() or [""])[0]
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {line} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def check_layer(name: str, layer: LayerInfo, found: LayerFeatures) -> None:

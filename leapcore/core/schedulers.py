@@ -78,10 +78,11 @@ class DifficultyScheduler(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, as plain numbers and text.
 
-        By default all attributes, without those named like an argument of the constructor: these are
+        By default all attributes, without those named like an argument of a constructor: these are
         settings, which belong to the spec.
         """
-        settings = {"run", *inspect.signature(type(self)).parameters} - {"num_layers"}
+        kinds = [kind for kind in type(self).__mro__ if issubclass(kind, DifficultyScheduler)]
+        settings = {"run"}.union(*(inspect.signature(kind).parameters for kind in kinds)) - {"num_layers"}
         return {name: value for name, value in vars(self).items() if name not in settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -7,9 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
+from leapcore.backbones import family_of
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.data import evaluation_batches, evaluation_view
 from leapcore.engine.deepspeed import device
+from leapcore.engine.folder import SPEC, STUDENT
 from leapcore.engine.setup import Parts, backbone, image_splits
 from leapcore.engine.sources import ImageSplits
 from leapcore.errors import DataError, SpecError
@@ -19,6 +23,7 @@ from leapcore.evaluation.linear_probe import linear_probe
 from leapcore.evaluation.retrieval import evaluate_retrieval
 from leapcore.events import per_teacher
 from leapcore.spec import BackboneSpec, Spec
+from leapcore.timm_models import architecture
 
 logger = logging.getLogger(__name__)
 
@@ -82,14 +87,14 @@ def _final(parts: Parts, provider: LayerFeatureProvider) -> dict[str, float]:
     return found
 
 
-def evaluate_model(model: str, spec: Spec, *, family: str = "vit", **wanted: bool) -> dict[str, float]:
+def evaluate_model(model: str, spec: Spec, *, family: str | None = None, **wanted: bool) -> dict[str, float]:
     """Evaluate any model on the images of a spec.
 
     Args:
         model: A folder in timm's local-dir format, a timm name (with its pretrained weights), or the
             spec's name of a teacher, which is ``"teacher"`` where there is one.
         spec: Its data section says on what.
-        family: The backbone family of a folder or timm name.
+        family: The backbone family of a folder or timm name; found from its name if not given.
         wanted: ``knn=True``, ``linear=True``.
 
     Raises:
@@ -105,14 +110,14 @@ def evaluate_model(model: str, spec: Spec, *, family: str = "vit", **wanted: boo
     return found
 
 
-def retrieve(model: str, folder: Path, spec: Spec, *, family: str = "vit") -> dict[str, float]:
+def retrieve(model: str, folder: Path, spec: Spec, *, family: str | None = None) -> dict[str, float]:
     """Instance retrieval of any model on a folder in the layout of revisited Oxford or Paris.
 
     Args:
         model: As :func:`evaluate_model` takes it.
         folder: Holds ``gnd_<folder's name>.pkl`` and ``jpg/``.
         spec: Its data section gives image size and crop.
-        family: The backbone family of a folder or timm name.
+        family: As :func:`evaluate_model` takes it.
     """
     return _retrieval(load_model(model, spec, family).to(device()).eval(), folder, spec)
 
@@ -122,18 +127,23 @@ def _retrieval(provider: LayerFeatureProvider, folder: Path, spec: Spec) -> dict
     return evaluate_retrieval(provider, folder, view=view, device=device())
 
 
-def load_model(model: str, spec: Spec, family: str) -> LayerFeatureProvider:
+def load_model(model: str, spec: Spec, family: str | None) -> LayerFeatureProvider:
     """The provider for a model as :func:`evaluate_model` takes it."""
-    wanted: BackboneSpec
+    return backbone(_wanted(model, spec, family), spec.data.image_size)
+
+
+def _wanted(model: str, spec: Spec, family: str | None) -> BackboneSpec:
     if model == "teacher" and spec.teachers:
         raise SpecError("the spec has several teachers", f"Name one: {', '.join(spec.teachers)}.")
     if model in spec.each_teacher:
-        wanted = spec.each_teacher[model]
-    elif Path(model).exists():
-        wanted = BackboneSpec(backbone=family, model=None, weights=model, options={})
-    else:
-        wanted = BackboneSpec(backbone=family, model=model, weights="pretrained", options={})
-    return backbone(wanted, spec.data.image_size)
+        return spec.each_teacher[model]
+    path = Path(model)
+    if not path.exists():
+        return BackboneSpec(backbone=family or family_of(model), model=model, weights="pretrained")
+    if family is None and path.name == STUDENT and (path.parent / SPEC).is_file():
+        section = YAML(typ="safe").load(path.parent / SPEC)["student"]
+        return BackboneSpec(**{**section, "weights": model})
+    return BackboneSpec(backbone=family or family_of(architecture(path)), weights=model)
 
 
 def _features(spec: Spec, images: Any, provider: LayerFeatureProvider) -> Features:

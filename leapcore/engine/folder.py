@@ -12,9 +12,10 @@ from leapcore.events import RunReport
 from leapcore.spec import Spec
 
 # All that a run writes. Nothing else is ever deleted.
-FILES = ("spec.yaml", "metrics.jsonl", "summary.json")
-FOLDERS = ("tensorboard", "student")
-MARKS = ("spec.yaml", "metrics.jsonl")  # a spec alone may be the user's own
+SPEC, STUDENT = "spec.yaml", "student"
+FILES = (SPEC, "metrics.jsonl", "summary.json")
+FOLDERS = ("tensorboard", STUDENT)
+MARKS = (SPEC, "metrics.jsonl")  # a spec alone may be the user's own
 
 
 class RunFolder:
@@ -47,7 +48,7 @@ class RunFolder:
     @property
     def student(self) -> Path:
         """Where the student is exported to."""
-        return self.path / "student"
+        return self.path / STUDENT
 
     def open(self, spec: Spec) -> None:
         """Make the folder, put the results of an earlier run aside, and write the resolved spec."""
@@ -65,7 +66,7 @@ class RunFolder:
 
     def _write_marks(self, spec: Spec) -> None:
         try:
-            (self.path / "spec.yaml").write_text(spec.to_yaml())
+            (self.path / SPEC).write_text(spec.to_yaml())
             (self.path / "metrics.jsonl").touch()
         except OSError:
             self.abandon()

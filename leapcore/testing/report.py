@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
+
+import torch
 
 from leapcore.errors import LeapcoreError, PluginError
 
@@ -67,10 +71,12 @@ class ContractReport:
     Attributes:
         subject: What was checked.
         results: One per rule, in order.
+        untried: How many rules were not tried, since the first one is broken.
     """
 
     subject: str
     results: tuple[RuleResult, ...]
+    untried: int = 0
 
     @property
     def failures(self) -> tuple[RuleResult, ...]:
@@ -85,12 +91,14 @@ class ContractReport:
         """
         if self.failures:
             lines = [f"- {f.rule}: {f.broken}\n  {f.remedy}" for f in self.failures]
-            raise ContractError(
-                f"{self.subject} breaks {len(lines)} of {len(self.results)} rules", "\n".join(lines)
-            )
+            if self.untried:
+                lines.append(f"The other {self.untried} rules were not tried.")
+            total = len(self.results) + self.untried
+            broken = f"{self.subject} breaks {len(self.failures)} of {total} rules"
+            raise ContractError(broken, "\n".join(lines))
 
 
-def check_rules(subject: str, rules: Iterable[Rule], make: Callable[[], Subject]) -> ContractReport:
+def check_rules(subject: str, rules: Sequence[Rule], make: Callable[[], Subject]) -> ContractReport:
     """Check rule by rule, each on a subject of its own.
 
     The first rule is what the others rest on: if it is broken, they are not tried.
@@ -100,19 +108,28 @@ def check_rules(subject: str, rules: Iterable[Rule], make: Callable[[], Subject]
         results.append(_checked(rule, make))
         if len(results) == 1 and results[0].broken:
             break
-    return ContractReport(subject, tuple(results))
+    return ContractReport(subject, tuple(results), len(rules) - len(results))
+
+
+def subject_of(factory: Callable[..., Any]) -> str:
+    """What a factory is called: the class, where it is a class's method."""
+    owner = getattr(factory, "__self__", factory)
+    return getattr(owner, "__name__", type(owner).__name__)
 
 
 def _checked(rule: Rule, make: Callable[[], Subject]) -> RuleResult:
     start = perf_counter()
     broken, remedy = "", rule.remedy
     try:
-        rule.check(make())
+        with torch.random.fork_rng():  # whatever a check draws, nobody else notices
+            torch.manual_seed(0)
+            rule.check(make())
     except Broken as error:
         broken, remedy = str(error), error.remedy or rule.remedy
     except LeapcoreError as error:
         broken, remedy = error.cause, error.remedy or rule.remedy
     # A stranger's code can fail in any way.
     except Exception as error:
-        broken = f"{type(error).__name__}: {error}"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        broken = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
     return RuleResult(rule.name, broken, remedy, perf_counter() - start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -10,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
+from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.duration import RunLength
 from leapcore.core.schedulers import DifficultyScheduler
+from leapcore.errors import did_you_mean
 from leapcore.options import checked_options
-from leapcore.testing.report import Broken, ContractReport, Rule, check_rules
+from leapcore.testing.report import Broken, ContractReport, Rule, check_rules, subject_of
 
 STEPS, EPOCH = 240, 20
 
@@ -63,17 +68,36 @@ def report_on_scheduler(
     """The same without raising; arguments as for :func:`check_scheduler`."""
 
     def build(layers: int) -> DifficultyScheduler:
-        scheduler = factory(layers, **checked_options(factory, dict(options or {})))
+        scheduler = factory(layers, **_checked(factory, options or {}))
         if not isinstance(scheduler, DifficultyScheduler):
             raise Broken(f"the factory returns a {type(scheduler).__name__}", "Return a DifficultyScheduler.")
         scheduler.run = RunLength(STEPS, EPOCH)
         return scheduler
 
-    name = getattr(factory, "__qualname__", type(factory).__name__)
-    return check_rules(name, RULES, lambda: Case(build, build(num_layers), num_layers))
+    return check_rules(subject_of(factory), RULES, lambda: Case(build, build(num_layers), num_layers))
+
+
+def _checked(factory: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        inspect.signature(factory).bind_partial(1)
+        return checked_options(factory, dict(options))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise Broken(
+            f"it does not take the options {dict(options)}: {'; '.join(faults)}",
+            "Give options that it takes: options=…, or the class attribute samples.",
+        ) from error
+    except (TypeError, PydanticSchemaGenerationError) as error:
+        raise Broken(
+            str(error).splitlines()[0],
+            "Write it as (num_layers, *, option=…), with annotations that pydantic knows.",
+        ) from error
 
 
 def _targets_are_layers(case: Case) -> None:
+    alignment = case.scheduler.alignment
+    if alignment is not None and alignment not in ALIGNMENTS:
+        raise Broken(f"there is no alignment '{alignment}'", did_you_mean(alignment, ALIGNMENTS))
     for target, _ in _walk(case.scheduler, STEPS):
         if not isinstance(target, int) or not 0 <= target < case.num_layers:
             raise Broken(f"the target is {target!r}, for a teacher of {case.num_layers} layers")
@@ -88,7 +112,11 @@ def _moves_are_reported(case: Case) -> None:
 
 
 def _one_layer_is_enough(case: Case) -> None:
-    if any(target != 0 for target, _ in _walk(case.build(1), STEPS)):
+    try:
+        scheduler = case.build(1)
+    except ValueError:
+        return  # its options name a layer that such a teacher does not have
+    if any(target != 0 for target, _ in _walk(scheduler, STEPS)):
         raise Broken("with a teacher of one layer, another one was chosen")
 
 
@@ -98,10 +126,18 @@ def _same_scores_same_walk(case: Case) -> None:
 
 
 def _leaves_random_numbers_alone(case: Case) -> None:
+    kept = random.getstate(), np.random.get_state()
+    random.seed(STEPS)  # no state that somebody would seed with, torch's is set by the caller
+    np.random.seed(STEPS)
+    torch.manual_seed(STEPS)
     before = _random_states()
-    list(_walk(case.scheduler, STEPS))
-    if _random_states() != before:
-        raise Broken("it draws from a global random generator")
+    try:
+        list(_walk(case.scheduler, STEPS))
+        if _random_states() != before:
+            raise Broken("it draws from a global random generator, or seeds it")
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])
 
 
 def _state_is_all(case: Case) -> None:
@@ -136,7 +172,8 @@ def _score(step: int) -> float:
 
 
 def _random_states() -> tuple[Any, ...]:
-    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]
+    state: Any = np.random.get_state()
+    return random.getstate(), state[1].tolist(), state[2], torch.get_rng_state().tolist()
 
 
 RULES = (

@@ -39,7 +39,8 @@ class IntermediatesProvider(LayerFeatureProvider):
         if not hasattr(model, "forward_intermediates"):
             raise _refused(model, "has no forward_intermediates in timm")
         layers = [
-            LayerInfo(info["module"], info["num_chs"], info["reduction"]) for info in feature_info(model)
+            LayerInfo(_path(model, index, info["module"]), info["num_chs"], info["reduction"])
+            for index, info in enumerate(feature_info(model))
         ]
         super().__init__(layers, timm_image_input(model))
         self.model = model
@@ -69,9 +70,22 @@ class IntermediatesProvider(LayerFeatureProvider):
         calls, images = [], self.example_input().to("meta")
         for layer in range(len(self.layers)):
             ran.clear()
-            empty.features(images, [layer])
+            try:
+                empty.features(images, [layer])
+            # Some models ask for the values of their tensors.
+            except RuntimeError as error:
+                raise _refused(self.model, f"cannot be run without weights ({error})") from error
             calls.append(len(ran))
         return calls
+
+
+def _path(model: nn.Module, index: int, named: str) -> str:
+    """The module behind an entry of ``feature_info``, whose names are not right for all models."""
+    modules = dict(model.named_modules())
+    found = next((p for p in (named, f"stages.{index}", f"blocks.{index}") if p in modules), None)
+    if found is None:
+        raise _refused(model, f"has a layer '{named}' in timm's table, and no such module")
+    return found
 
 
 def _refused(model: Any, why: str) -> LeapcoreError:

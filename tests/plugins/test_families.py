@@ -188,8 +188,7 @@ def test_the_generic_family_refuses_models_that_cannot_stop_early(model):
         _on_meta("timm", model, 240 if "240" in model else 224)
 
 
-@pytest.mark.xfail(reason="timm's feature_info names no module of theirs: provider.block fails", strict=True)
-@pytest.mark.parametrize("model", ["mvitv2_tiny", "twins_svt_small", "hrnet_w18_small"])
+@pytest.mark.parametrize("model", ["mvitv2_tiny", "twins_svt_small"])
 def test_the_generic_family_names_modules_that_exist(model):
     provider = _on_meta("timm", model)
     for layer in range(len(provider.layers)):

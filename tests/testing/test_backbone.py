@@ -73,7 +73,7 @@ class Small(LayerFeatureProvider):
 
 
 VIOLATIONS = {}
-UNSEEN = {}
+SUBTLE = []
 
 
 def breaks(rule, seen, remedy):
@@ -86,11 +86,11 @@ def breaks(rule, seen, remedy):
     return note
 
 
-def unseen(reason):
-    """check_backbone accepts the class, which it should not."""
+def subtle(what):
+    """The class does this, which is easily overlooked."""
 
     def note(kind):
-        UNSEEN[kind] = reason
+        SUBTLE.append(kind)
         return kind
 
     return note
@@ -178,12 +178,12 @@ class YieldsOnePrefixTokenWithoutItsAxis(Small):
         return replace(features, prefix_tokens=features.tokens.mean(1))
 
 
-@breaks("layers", r"'stage.2'\) is no module's path in `model`", "path of its block")
+@breaks("layers", r"'stage.2'\) of .* is named after no module", "path of its block")
 class NamesNoModule(Small):
     listed = (*Small.listed[:2], LayerInfo("stage.2", 16, 8))
 
 
-@breaks("layers", "is no module's path in `model`", "Keep the network in self.model")
+@breaks("layers", "is named after no module", "Keep the network in self.model")
 class KeepsTheNetworkElsewhere(Small):
     def __init__(self, image_size=32):
         super().__init__(image_size)
@@ -207,13 +207,13 @@ class Raises(Small):
         raise ValueError("odd images")
 
 
-@unseen("layers are compared for a batch of one only; then `pooled` is cut to what is there")
+@subtle("layers are compared for a batch of one only; then `pooled` is cut to what is there")
 class LosesAllButTheFirstImage(Small):
     def seen(self, x):
         return super().seen(x[:1])
 
 
-@unseen("nobody looks at the embedding")
+@subtle("nobody looks at the embedding")
 class SaysAWrongEmbedding(Small):
     embedding = LayerInfo("stem", 24, 2)
 
@@ -221,7 +221,7 @@ class SaysAWrongEmbedding(Small):
         return LayerFeatures.from_nchw(self.model.stem(images))
 
 
-@unseen("nobody looks at the embedding")
+@subtle("nobody looks at the embedding")
 class ListsAnEmbeddingThatItDoesNotYield(Small):
     embedding = LayerInfo("stem", 8, 2)
 
@@ -263,13 +263,15 @@ class CallsForward(Small):
 # --- order --------------------------------------------------------------------------------------------
 
 
-@breaks("order", r"layer 3 \('blocks.2'\) differs", "in the order asked for; leave it as it is")
+@breaks(
+    "order", r"layer 3 \('blocks.2'\) of \[2, 0\] is not what", "in the order asked for; leave it as it is"
+)
 class SortsWhatIsAskedFor(Small):
     def forward(self, images, layers):
         return super().forward(images, sorted(layers))
 
 
-@breaks("order", "differs", "leave it as it is")
+@breaks("order", "is not what", "leave it as it is")
 class FinalizesNothing(Small):
     def finalize(self, features, layer):
         return features.map(lambda tokens: tokens * 2)
@@ -284,7 +286,7 @@ class ReturnsOnlyTheFirst(Small):
         return super().forward(images, layers)[:1]
 
 
-@unseen("prefix tokens are compared nowhere")
+@subtle("prefix tokens are compared nowhere")
 class LosesThePrefixTokens(Small):
     def seen(self, x):
         features = super().seen(x)
@@ -294,7 +296,7 @@ class LosesThePrefixTokens(Small):
         return [replace(features, prefix_tokens=None) for features in super().forward(images, layers)]
 
 
-@unseen("both sides of the comparison run to the last layer, and what comes after a layer overwrites it")
+@subtle("both sides of the comparison run to the last layer, and what comes after a layer overwrites it")
 class AddsToALayerThatItHasYielded(Small):
     def __init__(self, image_size=32):
         super().__init__(image_size)
@@ -327,14 +329,14 @@ class NormalisesByTheBatch(Small):
 # --- gradients ----------------------------------------------------------------------------------------
 
 
-@breaks("gradients", r"no gradient reaches stem.weight.*\(.* parameters\)", "Detach nothing")
+@breaks("gradients", r"no gradient reaches .* parameters\), which matter", "Detach nothing")
 @breaks("checkpointing", "ran 1 times", ".")  # without a gradient nothing is recomputed
 class DetachesBeforeEachBlock(Small):
     def run(self, block, x):
         return super().run(block, x.detach())
 
 
-@breaks("gradients", "does not require grad", "no torch.no_grad")
+@breaks("gradients", "is cut off from the parameters before it", "no torch.no_grad")
 @breaks("checkpointing", "does not require grad", ".")
 class RunsWithoutGradients(Small):
     def run(self, block, x):
@@ -342,14 +344,14 @@ class RunsWithoutGradients(Small):
             return super().run(block, x)
 
 
-@unseen("only the last layer's gradient is looked at, though a match may pair any layers of the student")
+@subtle("only the last layer's gradient is looked at, though a match may pair any layers of the student")
 class DetachesShallowLayers(Small):
     def iter_layers(self, images):
         for index, features in enumerate(super().iter_layers(images)):
             yield features if index == 2 else features.map(torch.detach)
 
 
-@unseen("parameters of `model` itself, such as position embeddings, are passed over: it is never called")
+@subtle("parameters of `model` itself, such as position embeddings, are passed over: it is never called")
 class DetachesAParameterOfTheNetwork(Small):
     def start(self, images):
         return self.model.stem(images) + self.model.shift.detach()
@@ -402,13 +404,13 @@ class ComputesSomethingElseCompiled(Small):
         return super().start(images) * (2 if torch.compiler.is_compiling() else 1)
 
 
-@unseen("not a number is not `>` anything, so it counts as close")
+@subtle("not a number is not `>` anything, so it counts as close")
 class ComputesNoNumbersCompiled(Small):
     def start(self, images):
         return super().start(images) * (float("nan") if torch.compiler.is_compiling() else 1)
 
 
-@unseen("torch.compile goes on without compiling; fullgraph=True would tell")
+@subtle("torch.compile goes on without compiling; fullgraph=True would tell")
 class AsksForAValue(Small):
     def start(self, images):
         x = super().start(images)
@@ -483,25 +485,12 @@ def test_a_violation_is_named_with_what_was_seen_and_a_remedy(kind):
         assert re.search(remedy, found[rule][1])
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(
-            kind,
-            id=kind.__name__,
-            marks=pytest.mark.xfail(reason=reason, strict=True, raises=pytest.fail.Exception),
-        )
-        for kind, reason in UNSEEN.items()
-    ],
-)
-def test_a_violation_that_it_should_see_too(kind):
+@pytest.mark.parametrize("kind", SUBTLE)
+def test_a_subtle_violation_is_seen_too(kind):
     with pytest.raises(ContractError):
         check_backbone(kind.build, 32)
 
 
-@pytest.mark.xfail(
-    reason="'state dict' compares it with itself; gradients that add up are blamed", strict=True
-)
 def test_a_factory_that_returns_the_same_backbone_twice_is_told_so():
     only_one = Small()
     assert "same" in str(_broken(lambda *, model, weights, image_size, options: only_one))
@@ -534,7 +523,6 @@ def test_the_error_names_the_subject_and_is_a_plugins():
         check_backbone(YieldsMaps.build, 32, model="tiny")
 
 
-@pytest.mark.xfail(reason="blames the image size: the first check runs on the meta device", strict=True)
 @pytest.mark.parametrize("way", ["a tensor made on the CPU", "a tensor in an attribute", "a value"])
 def test_what_fails_on_the_meta_device_alone_is_not_blamed_on_the_image_size(way):
     class Misplaced(Small):
@@ -610,7 +598,6 @@ def _random_numbers():
     return random.getstate(), np.random.get_state()[1:3], torch.get_rng_state()
 
 
-@pytest.mark.xfail(reason="the second backbone of 'state dict' is built with global numbers", strict=True)
 def test_global_random_numbers_are_left_alone():
     torch.manual_seed(3)
     expected = torch.rand(3)
@@ -619,7 +606,6 @@ def test_global_random_numbers_are_left_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.xfail(reason="'gradients' trains without a seed of its own", strict=True)
 def test_global_random_numbers_are_left_alone_by_dropout_in_training():
     class DropsOut(Small):
         def __init__(self, image_size=32):
@@ -650,7 +636,6 @@ def test_nothing_compiled_is_kept():
     assert _compiled_versions() == 0
 
 
-@pytest.mark.xfail(reason="the compiler is reset after a success only", strict=True)
 def test_nothing_compiled_is_kept_of_a_backbone_that_fails():
     try:
         with pytest.raises(ContractError):
@@ -658,21 +643,6 @@ def test_nothing_compiled_is_kept_of_a_backbone_that_fails():
         assert _compiled_versions() == 0
     finally:
         torch.compiler.reset()
-
-
-@pytest.mark.xfail(reason="torch.compiler.reset drops everybody's", strict=True)
-def test_what_others_compiled_stays_compiled():
-    compilations = []
-
-    def backend(graph, inputs):
-        compilations.append(graph)
-        return graph
-
-    doubled = torch.compile(lambda x: x * 2, backend=backend)
-    doubled(torch.ones(2))
-    check_backbone(Small.build, 32)
-    doubled(torch.ones(2))
-    assert len(compilations) == 1
 
 
 def test_modes_are_as_before():
