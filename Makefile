@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/leapcore run quickstart --overwrite
 
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

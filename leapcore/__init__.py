@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from leapcore.core.provider import ImageInput, LayerFeatureProvider
     from leapcore.core.schedulers import DifficultyScheduler
     from leapcore.engine.run import run
+    from leapcore.engine.sources import ImageSplits
     from leapcore.errors import LeapcoreError
     from leapcore.events import RunReport
     from leapcore.hookspecs import hookimpl
@@ -38,6 +39,7 @@ _HOME = {
     "Duration": "core.duration",
     "FlopsLedger": "core.flops",
     "ImageInput": "core.provider",
+    "ImageSplits": "engine.sources",
     "LayerFeatureProvider": "core.provider",
     "LayerFeatures": "core.features",
     "LayerInfo": "core.features",
@@ -69,6 +71,7 @@ __all__ = [
     "Duration",
     "FlopsLedger",
     "ImageInput",
+    "ImageSplits",
     "LayerFeatureProvider",
     "LayerFeatures",
     "LayerInfo",

@@ -34,6 +34,8 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "docs/log.md",
         "docs/method.md",
         "docs/paper.md",
+        "docs/plugins.md",
+        "docs/backbones.md",
     ],
 )
 def test_links_and_named_files_exist(page):
