@@ -23,10 +23,10 @@ Module = TypeVar("Module", bound=nn.Module)
 # Operators whose work grows with the number of elements only; they count as nothing, as in fvcore.
 _ELEMENTWISE = """
     abs add add_ addcmul ceil cumsum eye var sub sub_ rsub mul mul_ div div_ neg pow square sqrt rsqrt
-    exp log sin cos embedding linspace
+    exp log sin cos embedding linspace maximum
     tanh sigmoid gelu silu silu_ relu6 relu6_ hardtanh hardtanh_ hardswish hardswish_ hardsigmoid
     elu leaky_relu leaky_relu_ softplus softmax log_softmax mean sum amax amin norm linalg_vector_norm
-    max_pool2d avg_pool1d avg_pool2d adaptive_max_pool2d upsample_bicubic2d
+    max_pool2d avg_pool1d avg_pool2d adaptive_max_pool2d upsample_linear1d upsample_bicubic2d
     _upsample_bilinear2d_aa _upsample_bicubic2d_aa
     clone expand_as reshape_as lift_fresh where repeat repeat_interleave
     pad clamp_min unflatten movedim swapaxes meshgrid flip

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from leapcore import LayerFeatures
+from leapcore.core.flops import count_layer_macs
 from leapcore.core.layer_check import check_layers
 from leapcore.errors import LeapcoreError, PluginError
 from leapcore.plugins import installed_plugins
@@ -222,3 +223,21 @@ def test_a_model_that_cannot_run_at_its_image_size_is_named_with_what_to_do():
     provider = _on_meta("hybrid", "efficientformer_l1", 64)
     with pytest.raises(PluginError, match=r"cannot run on images of 64 x 64 pixels: (.|\n)*img_size"):
         check_layers(provider)
+
+
+@pytest.mark.parametrize(
+    ("family", "model", "image_size", "gmacs"),
+    [
+        ("vit", "vit_base_patch16_clip_224", 224, 17.58),
+        ("hierarchical", "swin_tiny_patch4_window7_224", 224, 4.508),
+        ("convnext", "convnext_tiny", 224, 4.470),
+        ("hybrid", "coatnet_0_rw_224", 224, 4.431),
+        ("hybrid", "maxvit_tiny_tf_224", 224, 5.598),
+        ("hybrid", "efficientformer_l1", 224, 1.301),
+        ("hybrid", "fastvit_t8", 256, 0.704),
+    ],
+)
+def test_the_last_prefix_is_what_the_whole_model_costs(family, model, image_size, gmacs):
+    """Totals that were measured apart from this code, with fvcore and a handle for fused attention."""
+    provider = _on_meta(family, model, image_size)
+    assert count_layer_macs(provider).whole / 1e9 == pytest.approx(gmacs, abs=0.005)
