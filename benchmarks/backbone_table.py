@@ -15,7 +15,8 @@ from pathlib import Path
 from leapcore import import_timm
 from leapcore.backbones import build_backbone
 from leapcore.plugins import installed_plugins
-from leapcore.testing.backbone import RULES, report_on_backbone
+from leapcore.testing.backbone import report_on_backbone
+from leapcore.testing.backbone_rules import RULES
 
 DOCS = Path(__file__).parents[1] / "docs"
 FAMILIES = ("vit", "hierarchical", "convnext", "hybrid", "timm")

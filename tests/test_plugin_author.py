@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from leapcore.testing.backbone import RULES as BACKBONE_RULES
+from leapcore.testing.backbone_rules import RULES as BACKBONE_RULES
 from leapcore.testing.scheduler import RULES as SCHEDULER_RULES
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +80,7 @@ def test_the_rest_of_the_tutorial(shell, tmp_path):
         assert f"{subject}: 12 of 12 rules kept" in printed
     assert "scheduler staircase: 6 of 6 rules kept" in printed
     assert "now at layer 12" in printed
+    assert re.search(r"^kNN accuracy: \d+\.\d+%$", printed, re.MULTILINE)
     assert "stages.3.blocks.1" in printed
 
 
