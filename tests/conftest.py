@@ -48,6 +48,7 @@ def leapcore_(tmp_path, monkeypatch, capsys):
     from leapcore import cli
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")  # or tables are as wide as whoever runs the tests
     (tmp_path / "spec.yaml").write_text(SPEC)
 
     def command(*arguments):

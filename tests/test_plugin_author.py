@@ -35,6 +35,7 @@ def shell(tmp_path):
         "PIP_NO_BUILD_ISOLATION": "0",  # hatchling is there already; nothing has to be fetched
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PYTHONWARNINGS": "ignore",
+        "COLUMNS": "160",
     }
 
     def run(commands, cwd=tmp_path):
