@@ -165,7 +165,9 @@ def test_a_backbone_that_breaks_its_word_is_refused_by_its_plugins_name(
     ):
         code, _, err = leapcore_(*command)
         assert code == 2
-        assert re.search(f"the backbone 'strange'.* of plugin strange .leapcore-strange 2.0.: .*{message}", err)
+        assert re.search(
+            f"the backbone 'strange'.* of plugin strange .leapcore-strange 2.0.: .*{message}", err
+        )
 
 
 def test_a_factory_with_other_arguments_is_refused(leapcore_, with_plugin):

@@ -38,12 +38,12 @@ class IntermediatesProvider(LayerFeatureProvider):
     def __init__(self, model: Any) -> None:
         if not hasattr(model, "forward_intermediates"):
             raise _refused(model, "has no forward_intermediates in timm")
-        layers = [
-            LayerInfo(_path(model, index, info["module"]), info["num_chs"], info["reduction"])
-            for index, info in enumerate(feature_info(model))
-        ]
-        super().__init__(layers, timm_image_input(model))
+        found = {index: layer for index, layer in enumerate(_layers(model)) if layer is not None}
+        if not found:
+            raise _refused(model, "has layers in timm's table that are none of its modules")
+        super().__init__(tuple(found.values()), timm_image_input(model))
         self.model = model
+        self._indices = tuple(found)  # as forward_intermediates counts them
         calls = self._calls()
         if any(deeper <= shallower for shallower, deeper in pairwise(calls)):
             raise _refused(model, "runs no fewer modules for a shallow layer than for the next one in timm")
@@ -55,8 +55,9 @@ class IntermediatesProvider(LayerFeatureProvider):
     def features(self, images: Tensor, layers: Sequence[int]) -> list[LayerFeatures]:
         """The given layers, nothing deeper."""
         wanted = sorted(set(layers))
+        indices = [self._indices[layer] for layer in wanted]
         maps = self.model.forward_intermediates(
-            images, indices=wanted, stop_early=True, intermediates_only=True, output_fmt="NCHW"
+            images, indices=indices, stop_early=True, intermediates_only=True, output_fmt="NCHW"
         )
         found = {layer: LayerFeatures.from_nchw(x) for layer, x in zip(wanted, maps, strict=True)}
         return [found[layer] for layer in layers]
@@ -79,13 +80,13 @@ class IntermediatesProvider(LayerFeatureProvider):
         return calls
 
 
-def _path(model: nn.Module, index: int, named: str) -> str:
-    """The module behind an entry of ``feature_info``, whose names are not right for all models."""
+def _layers(model: nn.Module) -> Iterator[LayerInfo | None]:
+    """The entries of ``feature_info``; None for one that names no module, as some do."""
     modules = dict(model.named_modules())
-    found = next((p for p in (named, f"stages.{index}", f"blocks.{index}") if p in modules), None)
-    if found is None:
-        raise _refused(model, f"has a layer '{named}' in timm's table, and no such module")
-    return found
+    for index, info in enumerate(feature_info(model)):
+        paths = (info["module"], f"stages.{index}", f"blocks.{index}")
+        path = next((path for path in paths if path in modules), None)
+        yield None if path is None else LayerInfo(path, info["num_chs"], info["reduction"])
 
 
 def _refused(model: Any, why: str) -> LeapcoreError:
