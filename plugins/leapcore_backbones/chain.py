@@ -102,8 +102,16 @@ def feature_info(model: Any) -> list[dict[str, Any]]:
     return found
 
 
-def final_convolution(model: Any) -> Iterator[Link]:
-    """The link of a convolution between the last stage and the head, where there is one: a layer too."""
-    if not isinstance(model.final_conv, nn.Identity):
+def with_final_convolution(model: Any, links: Iterator[Link]) -> Iterator[Link]:
+    """The links, and the model's ``final_conv`` between its last stage and its head.
+
+    A convolution is a layer too; an activation alone belongs to the last block.
+    """
+    *before, last = links
+    if isinstance(model.final_conv, nn.Identity):
+        yield from (*before, last)
+    elif any(True for _ in model.final_conv.parameters()):
         reduction = feature_info(model)[-1]["reduction"]
-        yield Link("final_conv", LayerInfo("final_conv", model.num_features, reduction))
+        yield from (*before, last, Link("final_conv", LayerInfo("final_conv", model.num_features, reduction)))
+    else:
+        yield from (*before, Link(last.path), Link("final_conv", last.layer))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
-from leapcore_backbones.chain import ChainProvider, Link, blocks, final_convolution
+from leapcore_backbones.chain import ChainProvider, Link, blocks, with_final_convolution
 from leapcore_backbones.family import Sample, TimmFamily
 
 
@@ -33,9 +34,8 @@ class RegNetProvider(ChainProvider):
     def links(self, model: Any) -> Iterator[Link]:
         """Name the chain."""
         yield Link("stem")
-        for index in range(1, 5):
-            yield from blocks(model, f"s{index}", f"s{index}")
-        yield from final_convolution(model)
+        stages = (blocks(model, f"s{index}", f"s{index}") for index in range(1, 5))
+        yield from with_final_convolution(model, chain.from_iterable(stages))
 
 
 FAMILY = TimmFamily(

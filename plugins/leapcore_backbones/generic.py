@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,9 +43,7 @@ class IntermediatesProvider(LayerFeatureProvider):
         super().__init__(tuple(found.values()), timm_image_input(model))
         self.model = model
         self._indices = tuple(found)  # as forward_intermediates counts them
-        calls = self._calls()
-        if any(deeper <= shallower for shallower, deeper in pairwise(calls)):
-            raise _refused(model, "runs no fewer modules for a shallow layer than for the next one in timm")
+        self._keep_what_costs_more()
 
     def iter_layers(self, images: Tensor) -> Iterator[LayerFeatures]:
         """All layers, computed together."""
@@ -62,12 +59,22 @@ class IntermediatesProvider(LayerFeatureProvider):
         found = {layer: LayerFeatures.from_nchw(x) for layer, x in zip(wanted, maps, strict=True)}
         return [found[layer] for layer in layers]
 
+    def _keep_what_costs_more(self) -> None:
+        """Leave out layers that run no further module with weights: poolings, parallel branches."""
+        calls = [0, *self._calls()]
+        kept = [layer for layer in range(len(self.layers)) if calls[layer + 1] > max(calls[: layer + 1])]
+        if len(kept) == 1 < len(self.layers):
+            raise _refused(self.model, "runs all its layers in timm, whichever is asked for")
+        self.layers = tuple(self.layers[layer] for layer in kept)
+        self._indices = tuple(self._indices[layer] for layer in kept)
+
     @torch.no_grad()
     def _calls(self) -> list[int]:
-        """How many modules run until each layer, counted on a copy without weights."""
+        """How many modules with weights run until each layer, counted on a copy without arithmetic."""
         empty, ran = copy.deepcopy(self).to("meta").eval(), list[nn.Module]()
         for module in empty.model.modules():
-            module.register_forward_hook(lambda module, *_: ran.append(module))
+            if any(True for _ in module.parameters(recurse=False)):
+                module.register_forward_hook(lambda module, *_: ran.append(module))
         calls, images = [], self.example_input().to("meta")
         for layer in range(len(self.layers)):
             ran.clear()

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from leapcore import LayerFeatures, LayerInfo, LeapcoreError
-from leapcore_backbones.chain import ChainProvider, Link, blocks, feature_info, final_convolution, stages
+from leapcore_backbones.chain import ChainProvider, Link, blocks, feature_info, stages, with_final_convolution
 from leapcore_backbones.family import Sample, TimmFamily
 from leapcore_backbones.vit import VitProvider
 
@@ -26,8 +26,8 @@ class FastVitProvider(ChainProvider):
     def links(self, model: Any) -> Iterator[Link]:
         """Name the chain."""
         yield Link("stem")
-        yield from stages(model, "stages", before=("downsample", "pos_emb"))
-        yield from final_convolution(model)
+        links = stages(model, "stages", before=("downsample", "pos_emb"))
+        yield from with_final_convolution(model, links)
 
 
 class ByobProvider(ChainProvider):
@@ -40,12 +40,14 @@ class ByobProvider(ChainProvider):
     def links(self, model: Any) -> Iterator[Link]:
         """Name the chain."""
         yield Link("stem")
+        yield from with_final_convolution(model, self._blocks(model))
+
+    def _blocks(self, model: Any) -> Iterator[Link]:
         for index, stage in enumerate(model.stages):
-            info = feature_info(model)[index]
             for name, block in stage.named_children():
                 path = f"stages.{index}.{name}"
-                yield Link(path, LayerInfo(path, _output_channels(block), info["reduction"]))
-        yield from final_convolution(model)
+                reduction = feature_info(model)[index]["reduction"]
+                yield Link(path, LayerInfo(path, _output_channels(block), reduction))
 
 
 class LevitProvider(ChainProvider):

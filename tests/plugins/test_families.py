@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from leapcore import LayerFeatures
+from leapcore import LayerFeatures, import_timm
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.layer_check import check_layers
 from leapcore.errors import LeapcoreError, PluginError
@@ -181,12 +181,28 @@ def test_no_model_is_listed_twice():
         assert not set(_family(one).models()) & set(_family(other).models())
 
 
-@pytest.mark.parametrize("model", ["crossvit_9_240", "coat_tiny"])
-def test_the_generic_family_refuses_models_that_cannot_stop_early(model):
+def test_the_generic_family_refuses_models_that_cannot_stop_early(monkeypatch):
+    import_timm()
+    from timm.models.mobilenetv3 import MobileNetV3
+
+    whole = MobileNetV3.forward_intermediates
+    monkeypatch.setattr(
+        MobileNetV3,
+        "forward_intermediates",
+        lambda self, x, **options: whole(self, x, **{**options, "stop_early": False}),
+    )
     with pytest.raises(
-        LeapcoreError, match=rf"^{model} runs .* a curriculum cannot use it\nTake another model"
+        LeapcoreError, match=r"^mobilenetv3_small_050 runs all its layers .*\nTake another model"
     ):
-        _on_meta("timm", model, 240 if "240" in model else 224)
+        _on_meta("timm", "mobilenetv3_small_050")
+
+
+@pytest.mark.parametrize(("model", "layers"), [("crossvit_9_240", 3), ("coat_tiny", 2), ("vgg11", 5)])
+def test_the_generic_family_leaves_out_layers_that_cost_nothing_more(model, layers):
+    """Branches that run side by side, and a pooling."""
+    provider = _on_meta("timm", model, 240 if "240" in model else 224)
+    assert len(provider.layers) == layers
+    assert all(macs > 0 for macs in count_layer_macs(provider).steps)
 
 
 @pytest.mark.parametrize("model", ["mvitv2_tiny", "twins_svt_small"])
