@@ -13,6 +13,7 @@ from leapcore._version import __version__
 if TYPE_CHECKING:
     from leapcore.compat import import_timm
     from leapcore.core.alignment import linear_cka, mean_cosine
+    from leapcore.core.counting import on_meta
     from leapcore.core.distiller import Distillation, Distiller
     from leapcore.core.duration import Duration, RunLength
     from leapcore.core.features import LayerFeatures, LayerInfo
@@ -59,6 +60,7 @@ _HOME = {
     "load_spec": "spec_file",
     "load_weights": "weights",
     "mean_cosine": "core.alignment",
+    "on_meta": "core.counting",
     "run": "engine.run",
     "timm_image_input": "timm_models",
 }
@@ -92,6 +94,7 @@ __all__ = [
     "load_spec",
     "load_weights",
     "mean_cosine",
+    "on_meta",
     "run",
     "timm_image_input",
 ]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from leapcore.core.layer_check import check_layers
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.errors import PluginError
+from leapcore.errors import LeapcoreError, PluginError
 from leapcore.plugins import installed_plugins
+
+logger = logging.getLogger(__name__)
 
 FALLBACK = "timm"  # the family that takes what no other lists
 
@@ -35,8 +40,7 @@ def build_backbone(
     arguments = {"model": model, "weights": weights, "image_size": image_size, "options": options}
     factory = plugins.get("backbones", family)
     try:
-        provider = call_factory(factory, arguments)
-        check_layers(provider)
+        provider = _checked(factory, arguments)
     except PluginError as error:
         owner = plugins.owner("backbones", family)
         of_model = f" ({model})" if model else ""
@@ -46,10 +50,31 @@ def build_backbone(
     return provider
 
 
+def _checked(factory: Callable[..., Any], arguments: dict[str, Any]) -> LayerFeatureProvider:
+    try:
+        provider = call_factory(factory, arguments)
+        check_layers(provider)
+    except LeapcoreError:
+        raise
+    # A stranger's code can fail in any way; most often an option is misspelt.
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise PluginError(
+            f"it cannot be built with the options {arguments['options']}: {type(error).__name__}: {error} "
+            f"({Path(frame.filename).name}:{frame.lineno})",
+            "Correct the options; if they are right, `leapcore plugins check` finds the plugin's fault.",
+        ) from error
+    return provider
+
+
 def models_of(family: str) -> list[str]:
-    """The names of the models that a family lists; empty for a family that lists none."""
+    """The names of the models that a family lists; empty for a family that lists none, or cannot."""
     list_models = said_of(installed_plugins().get("backbones", family), "models", list)
-    return list(list_models())
+    try:
+        return list(list_models())
+    except Exception:  # a stranger's, without which all others can still be listed
+        logger.warning("the backbone family '%s' cannot list its models", family)
+        return []
 
 
 def family_of(model: str) -> str:
@@ -86,7 +111,7 @@ def call_factory(factory: Callable[..., Any], arguments: dict[str, Any]) -> Laye
     """
     try:
         inspect.signature(factory).bind(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise PluginError(
             f"its factory cannot be called with {', '.join(arguments)}: {error}",
             "Write it as build(*, model, weights, image_size, options).",

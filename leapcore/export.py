@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,20 @@ def export_student(student: LayerFeatureProvider, folder: Path) -> None:
     model = student.model
     if hasattr(model, "pretrained_cfg"):
         export_timm(model, folder, getattr(model, "leapcore_options", {}))
+        _note_image_size(folder / "config.json", student.image_input.size)
         return
     from safetensors.torch import save_model
 
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, str(folder / WEIGHTS))
+
+
+def _note_image_size(config: Path, size: tuple[int, int]) -> None:
+    """Write down what the student was trained on; timm knows it of models with a fixed size only."""
+    found = json.loads(config.read_text())
+    found["pretrained_cfg"]["input_size"] = [3, *size]
+    found["pretrained_cfg"].pop("test_input_size", None)
+    config.write_text(json.dumps(found, indent=2))
 
 
 def load_line(folder: Path) -> str:

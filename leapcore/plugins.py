@@ -102,7 +102,7 @@ class Plugins:
             info.cause, info.remedy = error.cause, error.remedy
             self._remove(owner)
         # Whatever a stranger's module raises at import belongs to it, and to nobody else.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             info.cause = f"{type(error).__name__}: {error}".splitlines()[0]
             info.remedy = f"Mend, update or uninstall {distribution}."
             self._remove(owner)

@@ -44,6 +44,11 @@ class Registry:
                 f"plugin {self.owner} registers the {self.kind} '{name}', which {first} did already",
                 "Rename one of them, or uninstall one of the two.",
             )
+        if not callable(factory) and not (isinstance(factory, str) and ":" in factory):
+            raise PluginError(
+                f"plugin {self.owner} registers {factory!r} as {self.kind} '{name}'",
+                "Register a callable, or text such as 'package.module:function'.",
+            )
         self._entries[name] = _Entry(factory, self.owner)
 
     def get(self, name: str) -> Factory:

@@ -43,6 +43,8 @@ def create_timm_model(
     folder = path if path is not None and path.is_dir() else None
     name = _known_name(model) if folder is None else _checked_architecture(model, folder)
     size = options.get("img_size", image_size)
+    if size is not None:
+        _require_size(size)
     network = _build(name, folder, path, weights, {"num_classes": 0, **_sized(name, size, options)})
     network.leapcore_image_size = size
     return network
@@ -184,11 +186,20 @@ def _load(network: Any, path: Path) -> None:
     classifier = network.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     surplus = [key for key in result.unexpected_keys if not key.startswith(heads)]
+    if surplus:  # a classifier can bring a norm along that timm does not list
+        surplus = sorted(set(surplus) - _keys_with_classifier(network))
     if result.missing_keys or surplus:
         found = [f"without {key}" for key in result.missing_keys] + [
             f"with a strange {key}" for key in surplus
         ]
         raise _misfit(path, network, f"{len(found)} tensors differ: {', '.join(found[:3])}, …")
+
+
+def _keys_with_classifier(network: Any) -> set[str]:
+    options = {key: value for key, value in network.leapcore_options.items() if key != "num_classes"}
+    with torch.device("meta"):
+        whole = import_timm().create_model(network.pretrained_cfg["architecture"], **options)
+    return set(whole.state_dict())
 
 
 def _misfit(path: Path, network: Any, why: str) -> WeightsError:
@@ -200,6 +211,13 @@ def _misfit(path: Path, network: Any, why: str) -> WeightsError:
 
 def _pair(size: Any) -> Any:
     return (size, size) if isinstance(size, int) else size
+
+
+def _require_size(size: Any) -> None:
+    sides = _pair(size)
+    fits = isinstance(sides, (list, tuple)) and len(sides) == 2
+    if not (fits and all(isinstance(side, int) and side > 0 for side in sides)):
+        raise SpecError(f"an image size is {size!r}", "Give pixels: a number, or [height, width].")
 
 
 def _check_patches(name: str, network: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from leapcore.errors import WeightsError
 from leapcore.files import weights_path
@@ -31,7 +31,7 @@ def load_weights(network: nn.Module, weights: str) -> None:
         return
     file = path / "model.safetensors" if path.is_dir() else path
     try:
-        network.load_state_dict(_tensors(file))
+        _load(network, file)
     # Files can be wrong in any way, and each library says it in its own.
     except Exception as error:
         first = " ".join(str(error).split())[:300]
@@ -41,10 +41,10 @@ def load_weights(network: nn.Module, weights: str) -> None:
         ) from error
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
+def _load(network: nn.Module, file: Path) -> None:
     if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
+        from safetensors.torch import load_model  # it knows that tied weights are written once
 
-        return load_file(file)
-    found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    return found
+        load_model(network, file)
+    else:
+        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))

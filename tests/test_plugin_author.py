@@ -78,7 +78,7 @@ def test_the_rest_of_the_tutorial(shell, tmp_path):
     printed = shell(commands, cwd=package)
     assert "backbones: my-backbone, repvit" in printed
     for subject in ("backbone my-backbone", "backbone repvit repvit_m0_9"):
-        assert f"{subject}: 12 of 12 rules kept" in printed
+        assert f"{subject}: 13 of 13 rules kept" in printed
     assert "scheduler staircase: 6 of 6 rules kept" in printed
     assert "now at layer 12" in printed
     assert re.search(r"^kNN accuracy: \d+\.\d+%$", printed, re.MULTILINE)

@@ -20,7 +20,7 @@ def backbones(
         Optional[str],  # noqa: UP045
         typer.Option(help="A backbone family; its models are listed, or NAME is looked for there."),
     ] = None,
-    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 224,
+    image_size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")] = 224,
     option: Options = None,
 ) -> None:
     """List the backbone families, the models of one, or the layers of a model and what each costs."""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from leapcore.cli.common import Options, console, parsed_options
+from leapcore.errors import PluginError, SpecError
 
 if TYPE_CHECKING:
+    from leapcore.plugins import PluginInfo
     from leapcore.testing import ContractReport
 
 app = typer.Typer(help="Installed plugins, and writing your own.", invoke_without_command=True)
@@ -32,9 +34,23 @@ def list_plugins() -> None:
     table = Table("plugin", "distribution", "registers", "state")
     for info in installed_plugins().infos:
         registers = "\n".join(f"{kind}: {', '.join(names)}" for kind, names in info.registers.items())
-        state = escape(f"{info.cause}. {info.remedy}" if info.cause else "ok")
-        table.add_row(info.name, info.distribution, registers, state)
+        table.add_row(info.name, info.distribution, registers, escape(_state(info)))
     console().print(table)
+
+
+def _state(info: PluginInfo) -> str:
+    """Whether a plugin can be used, the modules behind its names included."""
+    from leapcore.plugins import installed_plugins
+
+    if info.cause:
+        return f"{info.cause}. {info.remedy}"
+    try:
+        for kind, names in info.registers.items():
+            for name in names:
+                installed_plugins().get(kind, name)
+    except PluginError as error:
+        return f"{error.cause}. {error.remedy}"
+    return "ok"
 
 
 @app.command("new")
@@ -46,8 +62,11 @@ def new_plugin(
     ] = None,
 ) -> None:
     """Write a package with a backbone that works, a test and a spec, to start your own from."""
+    from leapcore.plugins import installed_plugins
     from leapcore.templates import write_plugin
 
+    if name in installed_plugins().registries["backbones"].names():
+        raise SpecError(f"there is a backbone '{name}' already", "Give yours another name.")
     folder = write_plugin(name, output)
     typer.echo(f"written to {folder}; go on with:\n")
     typer.echo(f"  cd {folder}\n  pip install -e .\n  pytest\n  leapcore run spec.yaml")
@@ -60,7 +79,7 @@ def check_plugin(
         Optional[str],  # noqa: UP045
         typer.Option(help="The model to check a backbone with, where its family names none."),
     ] = None,
-    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
+    image_size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")] = 64,
     option: Options = None,
 ) -> None:
     """Check that a plugin's backbones and schedulers keep their contract; exit code 2 if not."""
@@ -75,9 +94,10 @@ def check_plugin(
 
 def _print_report(subject: str, report: ContractReport) -> None:
     seconds = sum(result.seconds for result in report.results)
-    kept = len(report.results) - len(report.failures)
+    kept, total = len(report.results) - len(report.failures), len(report.results) + report.untried
+    untried = f", {report.untried} not tried" if report.untried else ""
     terminal = console()
-    terminal.print(f"{subject}: {kept} of {len(report.results)} rules kept, {seconds:.1f} s", highlight=False)
+    terminal.print(f"{subject}: {kept} of {total} rules kept{untried}, {seconds:.1f} s", highlight=False)
     for failure in report.failures:
         terminal.print(f"  {failure.rule}: {failure.broken}", style="red", markup=False, highlight=False)
         terminal.print(f"  {failure.remedy}", markup=False, highlight=False)

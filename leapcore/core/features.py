@@ -76,7 +76,8 @@ class LayerFeatures:
         if grid[0] <= self.grid[0] and grid[1] <= self.grid[1]:
             feature_map = F.adaptive_avg_pool2d(feature_map, grid)
         else:
-            feature_map = F.interpolate(feature_map, grid, mode="bilinear", antialias=True)
+            wide = feature_map.float()  # the CPU has no antialiasing in bfloat16
+            feature_map = F.interpolate(wide, grid, mode="bilinear", antialias=True).to(feature_map.dtype)
         return replace(self, tokens=feature_map.flatten(2).transpose(1, 2), grid=grid)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> LayerFeatures:

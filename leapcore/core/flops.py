@@ -55,7 +55,7 @@ class LayerMacs(NamedTuple):
 
     @property
     def prefixes(self) -> list[int]:
-        """MACs up to and including each layer alone."""
+        """MACs of a pass that yields each layer alone, its finalization included."""
         return [self.until(layer) for layer in range(len(self.steps))]
 
     @property

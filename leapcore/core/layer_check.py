@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,7 +26,12 @@ def layer_shapes(provider: LayerFeatureProvider) -> list[LayerFeatures]:
     """
     empty = on_meta(provider).eval()
     try:
-        return list(empty.iter_layers(provider.example_input().to("meta")))
+        layers = empty.iter_layers(provider.example_input().to("meta"))
+        if not isinstance(layers, Iterator):
+            raise PluginError(f"iter_layers of {type(provider).__name__} returns a list", _YIELD)
+        return list(layers)
+    except PluginError:
+        raise
     # A network can fail in any way on images that it was not made for.
     except Exception as error:
         if _runs(provider):
@@ -45,6 +52,11 @@ def check_layers(provider: LayerFeatureProvider) -> None:
     Raises:
         PluginError: It yields too few or too many layers, or others than it says.
     """
+    if not all(isinstance(layer, LayerInfo) for layer in provider.layers):
+        raise PluginError(
+            f"the layers of {type(provider).__name__} are no LayerInfo",
+            "List LayerInfo(name, channels, stride).",
+        )
     features = layer_shapes(provider)
     if len(features) != len(provider.layers):
         raise PluginError(
@@ -105,8 +117,8 @@ def check_layer(name: str, layer: LayerInfo, found: LayerFeatures) -> None:
             f"{name} yields prefix tokens of shape {tuple(found.prefix_tokens.shape)}, not (B, P, C)",
             "They are as wide as its tokens, (B, P, C), or None.",
         )
-    if found.grid is not None and found.grid[0] * found.grid[1] != found.tokens.shape[1]:
+    if found.grid is not None and (len(found.grid) != 2 or math.prod(found.grid) != found.tokens.shape[1]):
         raise PluginError(
-            f"{name} yields {found.tokens.shape[1]} tokens on a grid of {found.grid[0]} x {found.grid[1]}",
+            f"{name} yields {found.tokens.shape[1]} tokens on a grid of {' x '.join(map(str, found.grid))}",
             "Give the grid as (rows, columns), and prefix tokens apart from the tokens.",
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -132,10 +133,25 @@ class LayerFeatureProvider(nn.Module, ABC):
         """
         for layer in range(len(self.layers)):
             block: Any = self.block(layer)
-            block.forward = partial(_recomputed, block.forward)
+            block.forward = partial(_recomputed, block, block.forward)
 
 
-def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _recomputed(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=partial(_contexts, block), **kwargs)
+
+
+def _contexts(block: nn.Module) -> tuple[Any, Any]:
+    return nullcontext(), _statistics_kept(block)
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Batch norms saw this batch already: their running statistics must not see it twice."""
+    buffers = {name: buffer.clone() for name, buffer in block.named_buffers()}
+    try:
+        yield
+    finally:  # a recomputation is broken off as soon as it has what is needed
+        for name, buffer in block.named_buffers():
+            buffer.copy_(buffers[name])

@@ -12,6 +12,7 @@ from torch import nn
 
 from leapcore.compat import import_deepspeed, import_timm
 from leapcore.core.lr import LrSchedule
+from leapcore.core.projection import Projector
 from leapcore.errors import SpecError, did_you_mean
 from leapcore.spec import OptimizerSpec, Spec
 
@@ -83,7 +84,7 @@ def _make_process_group() -> None:
 
 
 def _optimizer(module: nn.Module, spec: OptimizerSpec, lr: float) -> torch.optim.Optimizer:
-    """The optimizer from timm; norms, biases and embeddings do not decay."""
+    """The optimizer from timm; norms, biases, embeddings and heads that wait for their turn do not decay."""
     import_timm()
     from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
 
@@ -91,8 +92,9 @@ def _optimizer(module: nn.Module, spec: OptimizerSpec, lr: float) -> torch.optim
         raise SpecError(
             f"optimizer.name: timm has no optimizer '{spec.name}'", did_you_mean(spec.name, list_optimizers())
         )
-    embeddings = {name for name, _ in module.named_parameters() if name.rpartition(".")[2] in _EMBEDDINGS}
-    groups = param_groups_weight_decay(module, spec.weight_decay, no_weight_decay_list=embeddings)
+    names = [name for name, _ in module.named_parameters()]
+    spared = {name for name in names if name.rpartition(".")[2] in _EMBEDDINGS} | _heads_in_waiting(module)
+    groups = param_groups_weight_decay(module, spec.weight_decay, no_weight_decay_list=spared)
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, opt=spec.name, lr=lr, weight_decay=0.0)
     # Some of timm's optimizers need a package or a GPU, and each says so in its own way.
@@ -102,3 +104,14 @@ def _optimizer(module: nn.Module, spec: OptimizerSpec, lr: float) -> torch.optim
             "Use another one, such as lars, adamw or sgd.",
         ) from error
     return optimizer
+
+
+def _heads_in_waiting(module: nn.Module) -> set[str]:
+    """Heads of which there are several: those that are not the target's would only shrink."""
+    projectors = [(path, part) for path, part in module.named_modules() if isinstance(part, Projector)]
+    return {
+        f"{path}.{name}"
+        for path, projector in projectors
+        if len(projector.heads) > 1
+        for name, _ in projector.named_parameters()
+    }

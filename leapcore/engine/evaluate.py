@@ -7,7 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from leapcore.backbones import family_of
 from leapcore.core.provider import LayerFeatureProvider
@@ -140,10 +142,17 @@ def _wanted(model: str, spec: Spec, family: str | None) -> BackboneSpec:
     path = Path(model)
     if not path.exists():
         return BackboneSpec(backbone=family or family_of(model), model=model, weights="pretrained")
-    if family is None and path.name == STUDENT and (path.parent / SPEC).is_file():
-        section = YAML(typ="safe").load(path.parent / SPEC)["student"]
-        return BackboneSpec(**{**section, "weights": model})
+    if family is None and path.name == STUDENT and (wanted := _student_of(path.parent / SPEC)):
+        return wanted.model_copy(update={"weights": model})
     return BackboneSpec(backbone=family or family_of(architecture(path)), weights=model)
+
+
+def _student_of(spec: Path) -> BackboneSpec | None:
+    """What a run's spec says of its student; None where there is no such spec."""
+    try:
+        return BackboneSpec(**YAML(typ="safe").load(spec)["student"])
+    except (OSError, YAMLError, TypeError, KeyError, ValidationError):
+        return None
 
 
 def _features(spec: Spec, images: Any, provider: LayerFeatureProvider) -> Features:

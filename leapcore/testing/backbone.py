@@ -53,14 +53,14 @@ def report_on_backbone(
 ) -> ContractReport:
     """The same without raising; arguments as for :func:`check_backbone`."""
 
-    def build() -> LayerFeatureProvider:
+    def build(weights: str = weights) -> LayerFeatureProvider:
         arguments = {"model": model, "weights": weights, "image_size": image_size}
         return call_factory(factory, {**arguments, "options": dict(options or {})})
 
     return check_rules(model or subject_of(factory), RULES, lambda: _case(build))
 
 
-def _case(build: Callable[[], LayerFeatureProvider]) -> Case:
+def _case(build: Callable[..., LayerFeatureProvider]) -> Case:
     provider = build()
     example = provider.example_input(IMAGES)
     images = torch.randn_like(example) if example.is_floating_point() else example

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,8 +16,9 @@ from torch import Tensor
 from leapcore.core.counting import on_meta
 from leapcore.core.features import LayerFeatures
 from leapcore.core.flops import count_layer_macs
-from leapcore.core.layer_check import check_layer, check_layers
+from leapcore.core.layer_check import check_layer, check_layers, layer_shapes
 from leapcore.core.provider import LayerFeatureProvider
+from leapcore.export import export_student
 from leapcore.testing.report import Broken, Rule
 
 IMAGES = 2
@@ -26,12 +29,12 @@ class Case:
     """A backbone on trial.
 
     Attributes:
-        build: Makes another one like it, with other random weights.
+        build: Makes another one like it, with other random weights or those of a folder.
         provider: The backbone, in eval mode.
         images: Inputs of ``iter_layers``.
     """
 
-    build: Callable[[], LayerFeatureProvider]
+    build: Callable[..., LayerFeatureProvider]
     provider: LayerFeatureProvider
     images: Tensor
 
@@ -56,6 +59,8 @@ def _layers_are_as_described(case: Case) -> None:
         for layer, features in enumerate(case.provider.iter_layers(case.images)):
             if len(features.tokens) != IMAGES:
                 raise Broken(f"{case.named(layer)} yields {len(features.tokens)} images of {IMAGES}")
+            finalized = case.provider.finalize(features, layer)
+            check_layer(f"{case.named(layer)}, finalized,", case.provider.layers[layer], finalized)
         if case.provider.embedding is not None:
             embedded = case.provider.embed(case.images)
             check_layer("the patch embedding", case.provider.embedding, embedded)
@@ -120,7 +125,12 @@ def _eval_is_deterministic(case: Case) -> None:
 
 
 def _gradients_reach_every_parameter(case: Case) -> None:
+    shapes = [features.tokens.shape for features in layer_shapes(case.provider)]
     for layer, features in enumerate(case.provider.train().iter_layers(case.images)):
+        if features.tokens.shape[1:] != shapes[layer][1:]:
+            raise Broken(
+                f"{case.named(layer)} has other tokens in training", "Yield all tokens in both modes."
+            )
         if not features.tokens.requires_grad:
             raise Broken(f"{case.named(layer)} is cut off from the parameters before it")
     _some_loss(case.provider, case.images).backward()
@@ -181,6 +191,17 @@ def _state_dict_is_all(case: Case) -> None:
         _require_close(ours, theirs, "a backbone and another one with its state dict")
 
 
+@torch.no_grad()
+def _weights_are_loaded(case: Case) -> None:
+    with TemporaryDirectory() as folder:
+        export_student(case.provider, Path(folder))
+        loaded = case.build(folder).eval()
+    expected = case.provider(case.images, [case.last])[0]
+    got = loaded(case.images, [case.last])[0]
+    for ours, theirs in zip(got.tensors, expected.tensors, strict=True):
+        _require_close(ours, theirs, "a backbone and the one built with its exported weights")
+
+
 def _checkpointing_changes_no_gradient(case: Case) -> None:
     plain = case.provider.train()
     saving = copy.deepcopy(plain)
@@ -194,6 +215,8 @@ def _checkpointing_changes_no_gradient(case: Case) -> None:
     for layer, count in enumerate(calls):
         if count != 2:
             raise Broken(f"the block of {case.named(layer)} ran {count} times, not forward and once more")
+    for (name, ours), theirs in zip(plain.named_buffers(), saving.buffers(), strict=True):
+        _require_close(theirs.float(), ours.float(), f"{name}, updated in training, with and without")
     for (name, ours), theirs in zip(plain.named_parameters(), saving.parameters(), strict=True):
         if ours.grad is not None and theirs.grad is not None:
             _require_close(theirs.grad, ours.grad, f"the gradient of {name} with and without")
@@ -255,5 +278,6 @@ RULES = (
     Rule("meta", "New tensors belong on the input's device; branch on no values.", _meta_shapes_agree),
     Rule("compile", "Avoid what torch.compile cannot trace: .item(), data-dependent branches.", _compiles),
     Rule("state dict", "Keep weights in parameters and buffers of submodules.", _state_dict_is_all),
+    Rule("weights", "build loads `weights`: create_timm_model and load_weights do.", _weights_are_loaded),
     Rule("checkpointing", "Call each block as a module: block(x), once.", _checkpointing_changes_no_gradient),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The contract of everything that a plugin registers."""
+"""The contract of the backbones and schedulers that a plugin registers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_plugin(
     for family in info.registers.get("backbones", ()):
         factory = plugins.get("backbones", family)
         given = [(model, image_size, options or {})]
-        for sample in given if model else said_of(factory, "samples", given):
+        for sample in given if model or options else said_of(factory, "samples", given):
             found_model, size, found_options = sample
             report = report_on_backbone(factory, size, model=found_model, options=found_options)
             yield f"backbone {family} {found_model or ''}".rstrip(), report

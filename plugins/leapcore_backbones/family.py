@@ -15,6 +15,15 @@ from leapcore import (
     import_timm,
 )
 
+FOREIGN = {
+    "num_classes": "a backbone has no classifier",
+    "features_only": "layers are taken from the whole model",
+    "in_chans": "images have three channels",
+    "pretrained": "say weights: pretrained",
+    "checkpoint_path": "name the file as weights",
+    "patch_drop_rate": "tokens would have no place on the grid any more",
+}
+
 
 class Sample(NamedTuple):
     """A model to try a family with, made small enough for a second or two.
@@ -60,6 +69,7 @@ class TimmFamily:
         self, *, model: str | None, weights: str, image_size: int, options: dict[str, Any]
     ) -> LayerFeatureProvider:
         """Build a backbone for square images of ``image_size`` pixels."""
+        self._refuse_foreign(options)
         network = create_timm_model(model, weights, options, image_size=image_size)
         for kind in type(network).__mro__:
             if kind.__name__ in self.providers:
@@ -69,6 +79,12 @@ class TimmFamily:
             f"not take",
             "`leapcore backbones MODEL` finds the family that fits; 'timm' takes most others.",
         )
+
+    def _refuse_foreign(self, options: Mapping[str, Any]) -> None:
+        """Options of timm that would make something else than a backbone for colour images."""
+        for name, why in FOREIGN.items():
+            if name in options:
+                raise LeapcoreError(f"options.{name} cannot be used: {why}", "Leave it out.")
 
     def models(self) -> list[str]:
         """The names of timm's models in this family's modules."""

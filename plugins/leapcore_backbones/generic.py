@@ -6,7 +6,6 @@ asked for are recognised and refused, since a curriculum could not save anything
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,10 +17,11 @@ from leapcore import (
     LayerFeatures,
     LayerInfo,
     LeapcoreError,
+    on_meta,
     timm_image_input,
 )
 from leapcore_backbones.chain import feature_info
-from leapcore_backbones.family import Sample, TimmFamily
+from leapcore_backbones.family import Sample, TimmFamily, final_norm
 
 
 class IntermediatesProvider(LayerFeatureProvider):
@@ -59,6 +59,13 @@ class IntermediatesProvider(LayerFeatureProvider):
         found = {layer: LayerFeatures.from_nchw(x) for layer, x in zip(wanted, maps, strict=True)}
         return [found[layer] for layer in layers]
 
+    def finalize(self, features: LayerFeatures, layer: int) -> LayerFeatures:
+        """The model's final norm, where it has one that timm applies to the last layer's width."""
+        norm = final_norm(self.model, "norm", "norm_pre", "head.norm")
+        last = self.layers[-1].channels
+        fits = norm and self.layers[layer].channels == last and _width(norm.module) == last
+        return norm(features) if norm and fits else features
+
     def _keep_what_costs_more(self) -> None:
         """Leave out layers that run no further module with weights: poolings, parallel branches."""
         calls = [0, *self._calls()]
@@ -71,7 +78,7 @@ class IntermediatesProvider(LayerFeatureProvider):
     @torch.no_grad()
     def _calls(self) -> list[int]:
         """How many modules with weights run until each layer, counted on a copy without arithmetic."""
-        empty, ran = copy.deepcopy(self).to("meta").eval(), list[nn.Module]()
+        empty, ran = on_meta(self).eval(), list[nn.Module]()
         for module in empty.model.modules():
             if any(True for _ in module.parameters(recurse=False)):
                 module.register_forward_hook(lambda module, *_: ran.append(module))
@@ -80,9 +87,14 @@ class IntermediatesProvider(LayerFeatureProvider):
             ran.clear()
             try:
                 empty.features(images, [layer])
-            # Some models ask for the values of their tensors.
-            except RuntimeError as error:
-                raise _refused(self.model, f"cannot be run without weights ({error})") from error
+            # A model can fail in any way on images that it was not made for.
+            except Exception as error:
+                size = " x ".join(map(str, self.image_input.size))
+                raise LeapcoreError(
+                    f"{self.model.pretrained_cfg['architecture']} cannot be run on images of {size} pixels "
+                    f"on the meta device: {type(error).__name__}: {error}",
+                    "Try another image size (options.img_size), or another model.",
+                ) from error
             calls.append(len(ran))
         return calls
 
@@ -94,6 +106,12 @@ def _layers(model: nn.Module) -> Iterator[LayerInfo | None]:
         paths = (info["module"], f"stages.{index}", f"blocks.{index}")
         path = next((path for path in paths if path in modules), None)
         yield None if path is None else LayerInfo(path, info["num_chs"], info["reduction"])
+
+
+def _width(norm: nn.Module) -> int | None:
+    """How many channels a norm is made for."""
+    weight = getattr(norm, "weight", None)
+    return None if weight is None else len(weight)
 
 
 def _refused(model: Any, why: str) -> LeapcoreError:

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
+from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo, load_weights
 from leapcore.core.flops import count_layer_macs
 from leapcore.errors import PluginError
 from leapcore.testing import ContractError, check_backbone
 
 RULES = (
     "layers", "grids", "early exit", "order", "eval", "gradients", "costs", "bfloat16", "meta", "compile",
-    "state dict", "checkpointing",
+    "state dict", "weights", "checkpointing",
 )  # fmt: skip
 
 
@@ -54,7 +54,9 @@ class Small(LayerFeatureProvider):
 
     @classmethod
     def build(cls, *, model, weights, image_size, options):
-        return cls(image_size)
+        provider = cls(image_size)
+        load_weights(provider.model, weights)
+        return provider
 
     def iter_layers(self, images):
         x = self.start(images)
@@ -421,6 +423,7 @@ class AsksForAValue(Small):
 
 
 @breaks("state dict", "another one with its state dict differ", "parameters and buffers")
+@breaks("weights", "built with its exported weights differ", "load_weights")
 class KeepsAWeightInAnAttribute(Small):
     def __init__(self, image_size=32):
         super().__init__(image_size)
@@ -431,6 +434,7 @@ class KeepsAWeightInAnAttribute(Small):
 
 
 @breaks("state dict", "another one with its state dict differ", "parameters and buffers")
+@breaks("weights", "built with its exported weights differ", "load_weights")
 class KeepsAWeightInABufferThatIsNotSaved(Small):
     def __init__(self, image_size=32):
         super().__init__(image_size)
@@ -441,6 +445,27 @@ class KeepsAWeightInABufferThatIsNotSaved(Small):
 
 
 # --- checkpointing ------------------------------------------------------------------------------------
+
+
+@breaks("weights", "the one built with its exported weights differ", "build loads `weights`")
+class IgnoresWeights(Small):
+    @classmethod
+    def build(cls, *, model, weights, image_size, options):
+        return cls(image_size)
+
+
+@breaks("layers", "finalized, yields features of width 4, but its LayerInfo says 8", "channels")
+class FinalizesToAnotherWidth(Small):
+    def finalize(self, features, layer):
+        return features.map(lambda tokens: tokens[..., :4])
+
+
+@breaks("gradients", "has other tokens in training", "Yield all tokens in both modes")
+class DropsTokensInTraining(Small):
+    def iter_layers(self, images):
+        for features in super().iter_layers(images):
+            keep = features.tokens.shape[1] // 2
+            yield LayerFeatures(features.tokens[:, :keep]) if self.training else features
 
 
 @breaks("checkpointing", r"the block of layer 1 \('blocks.0'\) ran 4 times", "Call each block as a module")
@@ -512,7 +537,7 @@ def test_the_factory_gets_what_a_spec_would_give_it():
 
     def build(**arguments):
         given.append(arguments)
-        return Small()
+        return Small.build(**arguments)
 
     check_backbone(build, 32, model="tiny", weights="none", options={"depth": 3})
     assert given[0] == {"model": "tiny", "weights": "none", "image_size": 32, "options": {"depth": 3}}
@@ -567,7 +592,9 @@ class TextTower(LayerFeatureProvider):
 
     @classmethod
     def build(cls, *, model, weights, image_size, options):
-        return cls()
+        provider = cls()
+        load_weights(provider.model, weights)
+        return provider
 
     def iter_layers(self, images):
         x = self.model.embedding(images)
