@@ -226,3 +226,58 @@ def test_an_existing_folder_is_not_written_over(leapcore_, tmp_path):
     assert code == 2
     assert "'leapcore-mine' exists already" in err
     assert not list((tmp_path / "leapcore-mine").iterdir())
+
+
+def test_a_misspelt_option_of_a_plugins_model_is_named(leapcore_, with_plugin):
+    with_plugin(_backbone("Provider(GOOD, **options)"))
+    code, _, err = leapcore_("run", "spec.yaml", "--set", "student={backbone: strange, options: {widht: 3}}")
+    assert code == 2
+    assert "cannot be built with the options {'widht': 3}: TypeError" in err
+    assert "unexpected keyword argument 'widht'" in err
+
+
+@pytest.mark.parametrize(
+    ("registered", "message"),
+    [
+        ('"no_such_module:build"', "cannot be imported: ModuleNotFoundError"),
+        ('"strange_plugin:biuld"', "cannot be imported: AttributeError"),
+        ("5", "registers 5 as backbone 'strange'"),
+        ('"strange_plugin"', "registers 'strange_plugin' as backbone 'strange'"),
+    ],
+)
+def test_a_name_without_a_working_factory_is_shown(leapcore_, with_plugin, monkeypatch, registered, message):
+    monkeypatch.setenv("COLUMNS", "2000")
+    with_plugin(_backbone("Provider(GOOD)").replace('"strange", build', f'"strange", {registered}'))
+    code, out, _ = leapcore_("plugins")
+    assert code == 0
+    assert message in next(line for line in out.splitlines() if "leapcore-strange 2.0" in line)
+
+
+def test_a_plugin_that_exits_at_import_takes_nobody_along(leapcore_, with_plugin):
+    with_plugin("import sys; sys.exit(3)")
+    code, out, _ = leapcore_("plugins")
+    assert code == 0
+    assert "SystemExit: 3" in out
+
+
+def test_a_family_that_cannot_list_its_models_harms_no_other(leapcore_, with_plugin):
+    with_plugin(
+        _backbone("Provider(GOOD)") + "\ndef models(): raise OSError('no list')\nbuild.models = models\n"
+    )
+    code, out, _ = leapcore_("backbones")
+    assert code == 0
+    assert "strange" in out
+
+
+@pytest.mark.parametrize("option", ["num_classes: 10", "in_chans: 1", "patch_drop_rate: 0.5"])
+def test_options_that_make_something_else_are_refused(leapcore_, option):
+    student = f"student={{backbone: vit, model: vit_tiny_patch16_224, options: {{{option}}}}}"
+    code, _, err = leapcore_("run", "spec.yaml", "--set", student)
+    assert code == 2
+    assert f"options.{option.split(':')[0]} cannot be used" in err
+
+
+def test_a_new_plugin_needs_a_name_of_its_own(leapcore_):
+    code, _, err = leapcore_("plugins", "new", "vit")
+    assert code == 2
+    assert "there is a backbone 'vit' already" in err

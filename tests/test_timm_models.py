@@ -130,3 +130,17 @@ def test_pretrained_weights_refuse_options_that_leave_random_blocks(monkeypatch)
         ):
             create_timm_model(MODEL, "pretrained", options)
     assert create_timm_model(MODEL, "pretrained", {"img_size": 64}) is not None
+
+
+def test_a_classifier_may_bring_a_norm_that_timm_does_not_list(tmp_path):
+    options = {"depth": (1, 1, 1), "img_size": 64}
+    whole = create_timm_model("levit_128s", "none", {**options, "num_classes": 10})
+    save_file(whole.state_dict(), tmp_path / "levit.safetensors")
+    model = create_timm_model("levit_128s", str(tmp_path / "levit.safetensors"), options)
+    assert not any(name.startswith("head") for name in model.state_dict())
+
+
+@pytest.mark.parametrize("size", [0, -5, "abc", [64], [64, 64, 3], 64.5])
+def test_an_image_size_is_a_number_of_pixels_or_two(size):
+    with pytest.raises(SpecError, match=r"an image size is .*\nGive pixels: a number, or \[height, width\]"):
+        create_timm_model("resnet18", "none", {"img_size": size})

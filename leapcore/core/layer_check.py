@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from leapcore.core.counting import on_meta
 from leapcore.core.features import LayerFeatures, LayerInfo
@@ -44,6 +45,25 @@ def layer_shapes(provider: LayerFeatureProvider) -> list[LayerFeatures]:
             f"{type(provider).__name__} cannot run on images of {size} pixels: {_said(error)}",
             "Give it the image size that it was made for: options: {img_size: …}, or data.image_size.",
         ) from error
+
+
+@torch.no_grad()
+def idle_modules(provider: LayerFeatureProvider) -> dict[str, int]:
+    """Modules with weights that the last layer does not need, and how many parameters each has.
+
+    A student's are exported as they started: nothing trains them.
+    """
+    empty, ran = on_meta(provider).eval(), set[nn.Module]()
+    for module in empty.model.modules():
+        module.register_forward_hook(lambda module, *_: ran.add(module))
+    last = len(provider.layers) - 1
+    empty(provider.example_input().to("meta"), [last])
+    counts = {
+        name: sum(p.numel() for p in module.parameters(recurse=False))
+        for name, module in empty.model.named_modules()
+        if name and module not in ran
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def check_layers(provider: LayerFeatureProvider) -> None:

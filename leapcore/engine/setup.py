@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from leapcore.backbones import build_backbone
 from leapcore.core.distiller import Distiller
 from leapcore.core.duration import RunLength
 from leapcore.core.flops import FlopsLedger, count_layer_macs
+from leapcore.core.layer_check import idle_modules
 from leapcore.core.lr import LrSchedule, RestartingCosine, SegmentWarmup, WarmupConstant, WarmupCosine
 from leapcore.core.matching import Match
 from leapcore.core.norms import TARGET_NORMS
@@ -31,6 +33,8 @@ from leapcore.events import ModelFacts
 from leapcore.options import checked_options
 from leapcore.plugins import installed_plugins
 from leapcore.spec import BackboneSpec, CurriculumSpec, ObjectiveSpec, OptimizerSpec, Spec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -91,6 +95,7 @@ def build(spec: Spec) -> Parts:
         for name, wanted in spec.each_teacher.items()
     }
     student = backbone(spec.student, spec.data.image_size)
+    _warn_of_idle_modules(student)
     length = RunLength(spec.train.duration.in_steps(batches.steps_per_epoch), batches.steps_per_epoch)
     teachers = [_teacher(spec, name, provider, student, length) for name, provider in providers.items()]
     distiller = Distiller(
@@ -116,6 +121,16 @@ def build(spec: Spec) -> Parts:
         ledger=_ledger(macs, teachers),
         total_steps=length.total_steps,
     )
+
+
+def _warn_of_idle_modules(student: LayerFeatureProvider) -> None:
+    idle, total = idle_modules(student), sum(p.numel() for p in student.parameters())
+    if sum(idle.values()) > 0.01 * total:
+        logger.warning(
+            "%.0f%% of the student's parameters are never trained; its last layer does not need them: %s",
+            100 * sum(idle.values()) / total,
+            ", ".join(list(idle)[:3]) + (", …" if len(idle) > 3 else ""),
+        )
 
 
 def _teacher(

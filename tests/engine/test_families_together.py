@@ -187,3 +187,32 @@ def test_an_image_tower_and_a_text_tower_are_compared_by_their_pooled_vectors(vi
     comparison = match(student, features)
     assert comparison.target.shape == (4, 16)  # one vector per pair of image and text
     assert comparison.loss.requires_grad
+
+
+def test_heads_that_wait_for_their_turn_do_not_decay(tmp_path):
+    schedule = "curriculum={scheduler: steps, at: {0st: 1}}"
+    decay = ["optimizer.weight_decay=0.5", "optimizer.lr=0.1", "optimizer.warmup=0st"]
+    loop = Loop(build(_spec(tmp_path, "convnext", "vit", schedule, *decay)))
+    heads = loop.parts.teachers[0].match.projectors[0].heads
+    before = {width: head.weight.clone() for width, head in heads.items()}
+    loop.hooks = type("Relay", (), {"__getattr__": lambda self, name: lambda **event: None})()
+    loop.fit()
+    assert [width for width, head in heads.items() if not torch.equal(head.weight, before[width])] == ["8"]
+
+
+def test_stretching_grids_works_in_bfloat16(tmp_path):
+    overrides = ["objective.grid=larger", "train.precision=bfloat16", "train.duration=1st"]
+    assert run(_spec(tmp_path, "vit", "convnext", *overrides), output=tmp_path / "run").steps == 1
+
+
+def test_an_exported_student_knows_its_image_size(tmp_path):
+    run(_spec(tmp_path, "vit", "convnext", "train.duration=1st"), output=tmp_path / "run")
+    config = json.loads((tmp_path / "run/student/config.json").read_text())
+    assert config["pretrained_cfg"]["input_size"] == [3, 64, 64]
+
+
+def test_a_student_with_parts_that_nothing_trains_is_warned_of(tmp_path, caplog):
+    student = "student={backbone: timm, model: mobilenetv3_small_050}"
+    build(_spec(tmp_path, "vit", "convnext", student))
+    assert "52% of the student's parameters are never trained" in caplog.text
+    assert "conv_head" in caplog.text
