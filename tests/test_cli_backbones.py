@@ -281,3 +281,47 @@ def test_a_new_plugin_needs_a_name_of_its_own(leapcore_):
     code, _, err = leapcore_("plugins", "new", "vit")
     assert code == 2
     assert "there is a backbone 'vit' already" in err
+
+
+REGISTERS = """
+import torch
+from leapcore import DifficultyScheduler, hookimpl
+
+class Wild(DifficultyScheduler):
+    def step(self, score):
+        self.target = 99
+        return True
+
+@hookimpl
+def leapcore_register_losses(registry):
+    registry.register("one", lambda projected: projected.mean())
+    registry.register("many", lambda projected, target: projected - target)
+
+@hookimpl
+def leapcore_register_schedulers(registry):
+    registry.register("wild", Wild)
+
+@hookimpl
+def leapcore_register_datasets(registry):
+    registry.register("pair", lambda data, name, seed: ([], []))
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("objective.patch=one", r"the loss 'one' of plugin strange .* fails with TypeError.*\nWrite it as"),
+        ("objective.patch=many", r"the loss 'many' of plugin strange .* returns \(1, 2, 3\) for two tensors"),
+        (
+            "data.source=pair",
+            r"the data source 'pair' of plugin strange .* returns a tuple\nReturn ImageSplits",
+        ),
+        ("curriculum={scheduler: wild}", r"Wild chose 99, not the 0-based index of one of 12 layers\nMend"),
+    ],
+)
+def test_what_a_plugin_registers_is_checked_in_a_run(leapcore_, with_plugin, override, message):
+    with_plugin(REGISTERS)
+    code, _, err = leapcore_("run", "spec.yaml", "--set", override)
+    assert code == 2
+    assert re.search(message, err)
+    assert "Traceback" not in err

@@ -118,6 +118,8 @@ class TrainingBatches:
     """
 
     def __init__(self, images: Any, data: DataSpec, batch_size: int, seed: int) -> None:
+        if len(images) == 0:
+            raise DataError("there are no training images", "Check data.source and data.train.")
         if len(images) < batch_size:
             raise DataError(
                 f"train.batch_size is {batch_size}, but there are only {len(images)} training images: "

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from leapcore.backbones import build_backbone
 from leapcore.core.distiller import Distiller
 from leapcore.core.duration import RunLength
 from leapcore.core.flops import FlopsLedger, count_layer_macs
 from leapcore.core.layer_check import idle_modules
+from leapcore.core.losses import FeatureLoss
 from leapcore.core.lr import LrSchedule, RestartingCosine, SegmentWarmup, WarmupConstant, WarmupCosine
 from leapcore.core.matching import Match
 from leapcore.core.norms import TARGET_NORMS
@@ -27,7 +29,7 @@ from leapcore.engine.data import TrainingBatches
 from leapcore.engine.deepspeed import device, wrap
 from leapcore.engine.sources import ImageSplits
 from leapcore.engine.teachers import Teacher
-from leapcore.errors import SpecError
+from leapcore.errors import PluginError, SpecError
 from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.events import ModelFacts
 from leapcore.options import checked_options
@@ -161,7 +163,7 @@ def _match(objective: ObjectiveSpec, student: LayerFeatureProvider, teacher: Lay
             student,
             teacher,
             target=TARGETS[objective.target],
-            patch_loss=installed_plugins().get("losses", objective.patch),
+            patch_loss=_patch_loss(objective.patch),
             cls_weight=objective.cls_weight,
             separate_cls=objective.cls_head == "separate",
             sum_pairs=objective.reduction == "sum",
@@ -173,6 +175,25 @@ def _match(objective: ObjectiveSpec, student: LayerFeatureProvider, teacher: Lay
         raise SpecError(
             f"objective: {error}", "Leave out target or patch_embedding, or take other backbones."
         ) from error
+
+
+def _patch_loss(name: str) -> FeatureLoss:
+    """The loss of that name, tried once: a plugin's fault is better found before the first step."""
+    plugins, one = installed_plugins(), torch.ones(1, 2, 3)
+    loss: FeatureLoss = plugins.get("losses", name)
+    try:
+        found = loss(one, one)
+    # A stranger's function can fail in any way.
+    except Exception as error:
+        found, said = None, f"fails with {type(error).__name__}: {error}"
+    else:
+        said = f"returns {tuple(found.shape)}" if isinstance(found, Tensor) else f"returns {found!r}"
+    if not isinstance(found, Tensor) or found.ndim:
+        raise PluginError(
+            f"the loss '{name}' of plugin {plugins.owner('losses', name)} {said} for two tensors (1, 2, 3)",
+            "Write it as (projected, target) -> scalar tensor.",
+        )
+    return loss
 
 
 def _lr_schedule(spec: OptimizerSpec, run: RunLength) -> LrSchedule:
@@ -199,7 +220,14 @@ def _seed_everything(seed: int) -> None:
 def image_splits(spec: Spec) -> ImageSplits:
     """Open the images that a spec names."""
     family, _, name = spec.data.source.partition("/")
-    splits: ImageSplits = installed_plugins().get("datasets", family)(spec.data, name, spec.train.seed)
+    plugins = installed_plugins()
+    splits = plugins.get("datasets", family)(spec.data, name, spec.train.seed)
+    if not isinstance(splits, ImageSplits):
+        raise PluginError(
+            f"the data source '{family}' of plugin {plugins.owner('datasets', family)} returns a "
+            f"{type(splits).__name__}",
+            "Return ImageSplits(train, val).",
+        )
     return splits
 
 

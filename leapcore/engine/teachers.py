@@ -15,6 +15,7 @@ from leapcore.core.matching import Comparison, Match, TeacherFeatures
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.core.targets import Pair
+from leapcore.errors import PluginError
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,18 @@ class Teacher:
     warned: bool = False
 
     def features(self, pixels: Tensor) -> TeacherFeatures:
-        """What this step's target asks of the teacher."""
+        """What this step's target asks of the teacher.
+
+        Raises:
+            PluginError: The scheduler chose a layer that is none.
+        """
+        target, choices = self.scheduler.target, self.match.target.choices
+        if target not in range(choices):
+            raise PluginError(
+                f"{type(self.scheduler).__name__} chose {target!r}, "
+                f"not the 0-based index of one of {choices} layers",
+                "Mend the scheduler; leapcore.testing.check_scheduler finds the step.",
+            )
         return self.match.teacher_features(self.provider, pixels, self.scheduler.target)
 
     @property
