@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from leapcore.core.layer_check import check_layers
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.errors import LeapcoreError, PluginError
+from leapcore.errors import LeapcoreError, PluginError, described
 from leapcore.plugins import installed_plugins
 
 logger = logging.getLogger(__name__)
@@ -58,10 +56,8 @@ def _checked(factory: Callable[..., Any], arguments: dict[str, Any]) -> LayerFea
         raise
     # A stranger's code can fail in any way; most often an option is misspelt.
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
         raise PluginError(
-            f"it cannot be built with the options {arguments['options']}: {type(error).__name__}: {error} "
-            f"({Path(frame.filename).name}:{frame.lineno})",
+            f"it cannot be built with the options {arguments['options']}: {described(error)}",
             "Correct the options; if they are right, `leapcore plugins check` finds the plugin's fault.",
         ) from error
     return provider

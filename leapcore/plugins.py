@@ -158,7 +158,7 @@ class Events:
             # A stranger's listener can fail in any way; one that was given in Python is no stranger.
             except Exception as error:
                 owner = _failed_in(hook, error)
-                if "(" not in owner:
+                if not owner.endswith(")"):  # plugins are called "name (distribution)"
                     raise
                 raise PluginError(
                     f"plugin {owner} failed in its hook '{name}': {type(error).__name__}: {error}",

@@ -108,11 +108,24 @@ def _content(path: Path) -> str:
         raise SpecError(f"{path}: cannot be read: {error}", "A spec is a text file in UTF-8.") from error
 
 
+def assignment(flag: str, text: str, example: str) -> tuple[str, Any]:
+    """The key and the value, which is YAML, of a command line's ``flag key=value``.
+
+    Raises:
+        SpecError: It has another form, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise SpecError(f"{flag} {text}: not of the form key=value", f"Write {flag} {example}.")
+    try:
+        return key, YAML(typ="safe").load(value)
+    except YAMLError as error:
+        raise SpecError(f"{flag} {text}: the value is not YAML", "Quote it.") from error
+
+
 def _override(text: SpecText, override: str) -> None:
     """Apply ``a.b=value`` to the mapping."""
-    path, equals, value = override.partition("=")
-    if not equals or not path:
-        raise SpecError(f"--set {override}: not of the form key=value", "Write --set section.key=value.")
+    path, value = assignment("--set", override, "section.key=value")
     *sections, last = path.split(".")
     node = text.keys
     for section in sections:
@@ -121,10 +134,7 @@ def _override(text: SpecText, override: str) -> None:
             raise SpecError(
                 f"--set {override}: '{section}' is a value, not a section", "Set the value itself."
             )
-    try:
-        node[last] = YAML(typ="safe").load(value)
-    except YAMLError as error:
-        raise SpecError(f"--set {override}: the value is not YAML", "Quote it.") from error
+    node[last] = value
     text.overridden.add((*sections, last))
 
 

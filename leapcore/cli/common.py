@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
-from leapcore.errors import LeapcoreError, SpecError
+from leapcore.errors import LeapcoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,19 +28,9 @@ Options = Annotated[
 
 def parsed_options(options: list[str] | None) -> dict[str, Any]:
     """``["depth=6"]`` as ``{"depth": 6}``: values are YAML."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from leapcore.spec_file import assignment
 
-    found = {}
-    for option in options or ():
-        key, equals, value = option.partition("=")
-        try:
-            found[key] = YAML(typ="safe").load(value)
-        except YAMLError as error:
-            raise SpecError(f"--option {option}: the value is not YAML", "Quote it.") from error
-        if not (key and equals):
-            raise SpecError(f"--option {option}: not of the form key=value", "Write --option depth=6.")
-    return found
+    return dict(assignment("--option", option, "depth=6") for option in options or ())
 
 
 def load(source: str, overrides: list[str] | None) -> Spec:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,7 +11,7 @@ from torch import nn
 from leapcore.core.counting import on_meta
 from leapcore.core.features import LayerFeatures, LayerInfo
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.errors import PluginError
+from leapcore.errors import PluginError, described
 
 _YIELD = "Yield one LayerFeatures after each block, in the order of `layers`."
 
@@ -37,12 +35,12 @@ def layer_shapes(provider: LayerFeatureProvider) -> list[LayerFeatures]:
     except Exception as error:
         if _runs(provider):
             raise PluginError(
-                f"{type(provider).__name__} runs, but not on the meta device: {_said(error)}",
+                f"{type(provider).__name__} runs, but not on the meta device: {described(error)}",
                 "New tensors belong on the input's device; branch on no values, and call no .item().",
             ) from error
         size = " x ".join(map(str, provider.image_input.size))
         raise PluginError(
-            f"{type(provider).__name__} cannot run on images of {size} pixels: {_said(error)}",
+            f"{type(provider).__name__} cannot run on images of {size} pixels: {described(error)}",
             "Give it the image size that it was made for: options: {img_size: …}, or data.image_size.",
         ) from error
 
@@ -105,13 +103,6 @@ def _runs(provider: LayerFeatureProvider) -> bool:
     # It may fail in any way.
     except Exception:
         return False
-
-
-def _said(error: Exception) -> str:
-    """An error in a line, with where it came from."""
-    line = (str(error).splitlines() or [""])[0]
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {line} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def check_layer(name: str, layer: LayerInfo, found: LayerFeatures) -> None:

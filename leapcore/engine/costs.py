@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ def head_macs(match: Match, student: LayerFeatureProvider, teacher: LayerFeature
 
     They differ where the teacher's width does, or the grid on which both are compared.
     """
-    ours = StudentFeatures(dict(zip(count(), layer_shapes(student), strict=False)))
+    ours = StudentFeatures(dict(enumerate(layer_shapes(student))))
     theirs, known, macs = layer_shapes(teacher), dict[tuple[object, ...], int](), []
     for layer in range(match.target.choices):
         targets = [theirs[index] for index in match.teacher_layers(layer)]

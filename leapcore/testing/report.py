@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from leapcore.errors import LeapcoreError, PluginError
+from leapcore.errors import LeapcoreError, PluginError, described
 
 Subject = TypeVar("Subject")
 
@@ -130,6 +128,5 @@ def _checked(rule: Rule, make: Callable[[], Subject]) -> RuleResult:
         broken, remedy = error.cause, error.remedy or rule.remedy
     # A stranger's code can fail in any way.
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        broken = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
+        broken = described(error)
     return RuleResult(rule.name, broken, remedy, perf_counter() - start)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from leapcore import LayerFeatureProvider, LayerFeatures, LayerInfo, timm_image_input
-from leapcore_backbones.family import final_norm
+from leapcore_backbones.family import final_norm, normalised_at_last_width
 
 
 class Link(NamedTuple):
@@ -57,10 +57,8 @@ class ChainProvider(LayerFeatureProvider):
 
     def finalize(self, features: LayerFeatures, layer: int) -> LayerFeatures:
         """The model's final norm, in the last stage, whose width it has."""
-        if self.layers[layer].channels != self.layers[-1].channels:
-            return features
         norm = final_norm(self.model, "norm", "norm_pre", "head.norm")
-        return norm(features) if norm else features
+        return normalised_at_last_width(self, norm, features, layer)
 
     def _features(self, x: Tensor, grid: tuple[int, int]) -> LayerFeatures:
         if x.ndim == 3:  # tokens, in the order of the map that they were made from

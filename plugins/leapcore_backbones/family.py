@@ -134,3 +134,11 @@ def final_norm(model: nn.Module, *paths: str) -> FinalNorm | None:
         if not isinstance(module, nn.Identity):
             return FinalNorm(module, after_pooling=path.startswith(("head.", "fc_norm")))
     return None
+
+
+def normalised_at_last_width(
+    provider: LayerFeatureProvider, norm: FinalNorm | None, features: LayerFeatures, layer: int
+) -> LayerFeatures:
+    """The features after the norm if their layer is as wide as the last one, else as they are."""
+    fits = provider.layers[layer].channels == provider.layers[-1].channels
+    return norm(features) if norm and fits else features

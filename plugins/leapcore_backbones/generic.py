@@ -21,7 +21,7 @@ from leapcore import (
     timm_image_input,
 )
 from leapcore_backbones.chain import feature_info
-from leapcore_backbones.family import Sample, TimmFamily, final_norm
+from leapcore_backbones.family import Sample, TimmFamily, final_norm, normalised_at_last_width
 
 
 class IntermediatesProvider(LayerFeatureProvider):
@@ -62,9 +62,9 @@ class IntermediatesProvider(LayerFeatureProvider):
     def finalize(self, features: LayerFeatures, layer: int) -> LayerFeatures:
         """The model's final norm, where it has one that timm applies to the last layer's width."""
         norm = final_norm(self.model, "norm", "norm_pre", "head.norm")
-        last = self.layers[-1].channels
-        fits = norm and self.layers[layer].channels == last and _width(norm.module) == last
-        return norm(features) if norm and fits else features
+        if norm is None or _width(norm.module) != self.layers[-1].channels:
+            return features
+        return normalised_at_last_width(self, norm, features, layer)
 
     def _keep_what_costs_more(self) -> None:
         """Leave out layers that run no further module with weights: poolings, parallel branches."""
@@ -121,20 +121,10 @@ def _refused(model: Any, why: str) -> LeapcoreError:
     )
 
 
-class _AnyClass(dict[str, Any]):
-    """Every class of model has this one provider."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __missing__(self, name: str) -> Any:
-        return IntermediatesProvider
-
-
 FAMILY = TimmFamily(
     "timm",
     "most other models of timm, stage by stage",
-    _AnyClass(),
+    {"object": IntermediatesProvider},  # whatever the class
     modules=[],
     samples=[
         Sample("mobilenetv3_small_050", 64),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leapcore import LayerFeatureProvider, LayerFeatures, LayerInfo, timm_image_input
 from leapcore_backbones.chain import ChainProvider, Link, feature_info, stage_layer, stages
-from leapcore_backbones.family import Sample, TimmFamily, final_norm
+from leapcore_backbones.family import Sample, TimmFamily, final_norm, normalised_at_last_width
 
 
 class SwinProvider(ChainProvider):
@@ -55,9 +55,7 @@ class HieraProvider(LayerFeatureProvider):
 
     def finalize(self, features: LayerFeatures, layer: int) -> LayerFeatures:
         """The head's norm, in the last stage, whose width it has."""
-        norm = final_norm(self.model, "head.norm")
-        fits = self.layers[layer].channels == self.layers[-1].channels
-        return norm(features) if norm and fits else features
+        return normalised_at_last_width(self, final_norm(self.model, "head.norm"), features, layer)
 
 
 class PvtProvider(LayerFeatureProvider):

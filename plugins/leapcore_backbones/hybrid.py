@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from leapcore import LayerFeatures, LayerInfo, LeapcoreError
 from leapcore_backbones.chain import ChainProvider, Link, blocks, feature_info, stages, with_final_convolution
@@ -125,9 +125,7 @@ def _on_resnet(model: Any) -> ResNetVitProvider:
 
 def _output_channels(block: Any) -> int:
     """The width that a block of a ByobNet yields: that of its last convolution."""
-    import torch
-
-    convolutions = [module for module in block.modules() if isinstance(module, torch.nn.Conv2d)]
+    convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
     channels: int = convolutions[-1].out_channels
     return channels
 

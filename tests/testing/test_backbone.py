@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from violations import Violations
 
 from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo, load_weights
 from leapcore.core.flops import count_layer_macs
@@ -74,28 +75,9 @@ class Small(LayerFeatureProvider):
         return LayerFeatures.from_nchw(x)
 
 
-VIOLATIONS = {}
-SUBTLE = []
-
-
-def breaks(rule, seen, remedy):
-    """The class breaks this rule, with a message in which these patterns are found."""
-
-    def note(kind):
-        VIOLATIONS.setdefault(kind, {})[rule] = (seen, remedy)
-        return kind
-
-    return note
-
-
-def subtle(what):
-    """The class does this, which is easily overlooked."""
-
-    def note(kind):
-        SUBTLE.append(kind)
-        return kind
-
-    return note
+_FOUND = Violations()
+VIOLATIONS, SUBTLE = _FOUND.named, _FOUND.subtle
+breaks, subtle = _FOUND.breaks, _FOUND.subtly
 
 
 def _other_last_block(make_block, layer):

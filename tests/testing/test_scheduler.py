@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from violations import Violations
 
 from leapcore import Duration
 from leapcore.core.schedulers import DifficultyScheduler
@@ -42,28 +43,9 @@ class Clockwork(DifficultyScheduler):
         return {name: getattr(self, name) for name in self.names}
 
 
-VIOLATIONS = {}
-SUBTLE = []
-
-
-def breaks(rule, seen, remedy):
-    """The class breaks this rule, with a message in which these patterns are found."""
-
-    def note(kind):
-        VIOLATIONS.setdefault(kind, {})[rule] = (seen, remedy)
-        return kind
-
-    return note
-
-
-def subtle(what):
-    """The class does this, which is easily overlooked."""
-
-    def note(kind):
-        SUBTLE.append(kind)
-        return kind
-
-    return note
+_FOUND = Violations()
+VIOLATIONS, SUBTLE = _FOUND.named, _FOUND.subtle
+breaks, subtle = _FOUND.breaks, _FOUND.subtly
 
 
 # --- targets ------------------------------------------------------------------------------------------
