@@ -3,6 +3,7 @@
 import re
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -325,3 +326,14 @@ def test_what_a_plugin_registers_is_checked_in_a_run(leapcore_, with_plugin, ove
     assert code == 2
     assert re.search(message, err)
     assert "Traceback" not in err
+
+
+def test_a_package_that_cannot_be_written_leaves_nothing(leapcore_, tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, _, err = leapcore_("plugins", "new", "mine")
+    assert code == 2
+    assert "'leapcore-mine' cannot be written: [Errno 28] No space left on device" in err
+    assert not (tmp_path / "leapcore-mine").exists()

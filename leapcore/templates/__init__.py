@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -43,6 +44,7 @@ def write_plugin(name: str, folder: Path | None = None) -> Path:
     try:
         _write(Path(str(files(__name__))) / "plugin", folder, words)
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)  # half a package would only be in the way
         raise OutputError(f"'{folder}' cannot be written: {error}", "Give --output DIR.") from error
     return folder
 
