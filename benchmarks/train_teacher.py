@@ -16,6 +16,7 @@ import json
 import math
 import platform
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ def main() -> None:
     family, _, name = setting.data.source.partition("/")
     splits = installed_plugins().get("datasets", family)(setting.data, name, arguments.seed)
     batches = TrainingBatches(splits.train, setting.data, setting.batch_size, arguments.seed)
-    test = evaluation_batches(splits.val, setting.data, 256)
+    test = partial(evaluation_batches, splits.val, setting.data, 256)
     model = create_timm_model(
         MODEL, "none", {**setting.options, "num_classes": 10, "drop_path_rate": setting.drop_path}
     )
@@ -159,7 +160,7 @@ def train(model, batches: TrainingBatches, test, epochs: int, optimizer_options)
 @torch.no_grad()
 def test_accuracy(model, test) -> float:
     model.eval()
-    hits = [(model(normalised(pixels)).argmax(1) == labels).float() for pixels, labels in test]
+    hits = [(model(normalised(pixels)).argmax(1) == labels).float() for pixels, labels in test()]
     return torch.cat(hits).mean().item()
 
 

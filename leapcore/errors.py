@@ -6,6 +6,7 @@ import difflib
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 class LeapcoreError(Exception):
@@ -19,11 +20,15 @@ class LeapcoreError(Exception):
     """
 
     exit_code = 2
+    shared = False  # whether every process of the run raises it
 
     def __init__(self, cause: str, remedy: str = "") -> None:
         super().__init__(cause, remedy)
         self.cause = cause
         self.remedy = remedy
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.cause, self.remedy)  # as they are now, to tell other processes
 
     def __str__(self) -> str:
         return f"{self.cause}\n{self.remedy}" if self.remedy else self.cause
@@ -61,10 +66,28 @@ class DivergedError(LeapcoreError):
     """The loss is not a number any more."""
 
 
+class CheckpointError(LeapcoreError):
+    """A checkpoint is missing, broken, or of another run."""
+
+
+class RanksError(LeapcoreError):
+    """The processes of a run disagree, or one of them is gone."""
+
+
+class ResourceError(LeapcoreError):
+    """Memory or disk is short."""
+
+
 class Interrupted(LeapcoreError):
     """The user stopped the run; what was done so far is kept."""
 
     exit_code = 130  # the shell's code for an end by SIGINT
+
+
+class Terminated(Interrupted):
+    """The system stopped the run, such as a cluster that needs the machine."""
+
+    exit_code = 143  # the shell's code for an end by SIGTERM
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -51,6 +51,8 @@ class RunStart:
         student: Facts about the student.
         train_images: Size of the training set.
         val_images: Size of the validation set.
+        step: Finished steps; more than 0 where the run goes on from a checkpoint.
+        targets: Each teacher's layer there, counted from 1.
     """
 
     spec: Spec
@@ -61,6 +63,8 @@ class RunStart:
     student: ModelFacts
     train_images: int
     val_images: int
+    step: int = 0
+    targets: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class RunReport:
     Attributes:
         name: The run's name.
         folder: Where results are.
-        status: ``"finished"`` or ``"interrupted"``.
+        status: ``"finished"``, ``"interrupted"`` or ``"failed"``.
         steps: Finished steps.
         accuracy: Top-1 shares in [0, 1]: knn, linear (last epoch), linear_best, linear_top5, teacher_knn, …;
             of retrieval folders easy_map/<name>, easy_mp1/<name>, …

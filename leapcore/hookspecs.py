@@ -61,7 +61,7 @@ def leapcore_register_datasets(registry: Registry) -> None:
 
 @hookspec
 def leapcore_run_started(start: RunStart) -> None:
-    """Everything is built and the first step is next."""
+    """Everything is built and the first step is next, or the first one after a resume."""
 
 
 @hookspec
@@ -72,6 +72,11 @@ def leapcore_metrics(step: int, metrics: dict[str, Any]) -> None:
 @hookspec
 def leapcore_target_changed(event: TargetChange) -> None:
     """The curriculum moved to another layer."""
+
+
+@hookspec
+def leapcore_images_skipped(step: int, images: dict[str, str]) -> None:
+    """Images that could not be read, by name with the reason; others took their place in the batch."""
 
 
 @hookspec

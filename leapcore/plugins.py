@@ -168,6 +168,13 @@ class Events:
         return tell
 
 
+class Nobody:
+    """Takes :class:`Events`' place in processes that tell nobody."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda **event: None
+
+
 def _failed_in(hook: pluggy.HookCaller, error: Exception) -> str:
     """Whose implementation of the hook the error passed through."""
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]

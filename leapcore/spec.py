@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
 
 from leapcore.core.duration import Duration
 
@@ -13,6 +22,10 @@ def _positive(duration: Duration) -> Duration:
     if duration.amount == 0:
         raise ValueError("a duration of at least one epoch or step is needed, got 0")
     return duration
+
+
+def _interval(value: object) -> Duration | Literal["never"]:
+    return "never" if value == "never" else _positive(Duration.parse(value, minutes=True))
 
 
 Period = Annotated[Duration, AfterValidator(_positive)]
@@ -86,7 +99,12 @@ class DataSpec(Section):
         None, description="Column or suffix of the images, where a reader has several."
     )
     label_key: str | None = Field(None, description="Column or suffix of the labels.")
-    workers: int = Field(4, ge=0, description="Processes that load images; 0 loads in the main process.")
+    workers: int = Field(
+        4, ge=0, description="Processes that load images, of each process that trains; 0 loads there."
+    )
+    skip_limit: Share = Field(
+        0.01, description="Share of the images that may be unreadable; they are skipped. More end the run."
+    )
 
 
 class CurriculumSpec(Section):
@@ -223,19 +241,87 @@ class TrainSpec(Section):
 
     duration: Period = Field(Duration(100, "ep"), description="Length of training.")
     batch_size: int = Field(256, gt=1, description="Images per step, over all processes.")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: matrix products in bfloat16, weights in float32 (autocast)."
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Of matrix products; weights stay in float32 (autocast)."
     )
     seed: int = Field(
         0, ge=0, description="Two runs with one seed give the same results, on CPUs bit for bit."
     )
     log_every: int = Field(10, gt=0, description="Steps between two lines of metrics.jsonl.")
+    nonfinite_steps: Annotated[int, Field(ge=1)] | Literal["skip"] = Field(
+        3,
+        description="Steps in a row without a finite loss that stop the run; skip never stops. "
+        "Such a step changes no weight.",
+    )
 
 
 class EngineSpec(Section):
     """How DeepSpeed carries the run."""
 
-    zero_stage: int = Field(0, ge=0, le=2, description="ZeRO stage: what is partitioned over processes.")
+    zero_stage: int = Field(0, ge=0, le=3, description="ZeRO stage: what is partitioned over processes.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="In how many parts each process takes its share of a batch, to save memory.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute the student's blocks in the backward pass: less memory, more time."
+    )
+    offload: Literal["none", "optimizer", "all"] = Field(
+        "none",
+        description="What is kept in host memory: the optimizer's state (ZeRO 1-3), or the weights too (3).",
+    )
+    deepspeed: dict[str, Any] = Field(
+        {}, description="Any other setting of DeepSpeed's own configuration, passed on as it is."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> EngineSpec:
+        if self.offload != "none" and self.zero_stage == 0:
+            raise ValueError("offload needs zero_stage: 1 or more")
+        if self.offload == "all" and self.zero_stage != 3:
+            raise ValueError("offload: all needs zero_stage: 3, which alone partitions the weights")
+        _refuse_conflicts(self.deepspeed)
+        return self
+
+
+# DeepSpeed's settings that follow from a key of the spec: two places would have to agree.
+_SET_BY = {
+    "train_batch_size": "train.batch_size",
+    "train_micro_batch_size_per_gpu": "train.batch_size and engine.accumulate",
+    "gradient_accumulation_steps": "engine.accumulate",
+    "gradient_clipping": "optimizer.clip",
+    "optimizer": "optimizer",
+    "scheduler": "optimizer.schedule",
+    "torch_autocast": "train.precision",
+    "fp16": "train.precision",
+    "bf16": "train.precision",
+    "activation_checkpointing": "engine.gradient_checkpointing",
+    "zero_force_ds_cpu_optimizer": "optimizer.name",
+    "zero_allow_untested_optimizer": "optimizer.name",
+    "zero_optimization.stage": "engine.zero_stage",
+    "zero_optimization.offload_optimizer": "engine.offload",
+    "zero_optimization.offload_param": "engine.offload",
+}
+
+
+def _refuse_conflicts(settings: dict[str, Any]) -> None:
+    zero = settings.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise ValueError("deepspeed.zero_optimization is a mapping")
+    for key in (*settings, *(f"zero_optimization.{key}" for key in zero)):
+        if key in _SET_BY:
+            raise ValueError(f"deepspeed.{key} is what {_SET_BY[key]} says: set it there alone")
+
+
+class CheckpointSpec(Section):
+    """When to save all that a run needs to go on."""
+
+    every: Annotated[Duration | Literal["never"], PlainValidator(_interval), PlainSerializer(str)] = Field(
+        Duration(10, "min"),
+        description="A duration such as 10min, 500st or 1ep, or 'never'. A run that is stopped is saved too.",
+    )
+    keep: int = Field(2, ge=1, description="How many checkpoints are kept, the newest.")
 
 
 class EvaluateSpec(Section):
@@ -265,6 +351,7 @@ class Spec(Section):
     optimizer: OptimizerSpec = OptimizerSpec()
     train: TrainSpec = TrainSpec()
     engine: EngineSpec = EngineSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
 
     @model_validator(mode="after")
@@ -272,6 +359,10 @@ class Spec(Section):
         if self.objective.reset_projector and self.engine.zero_stage:
             raise ValueError(
                 "objective.reset_projector needs engine.zero_stage: 0, since ZeRO keeps a copy of the weights"
+            )
+        if self.objective.sigreg and self.engine.accumulate > 1:
+            raise ValueError(
+                "objective.sigreg looks at a whole batch, which engine.accumulate cuts into parts: give one"
             )
         if bool(self.teachers) == (self.teacher is not None):
             raise ValueError("a run has one teacher, or several teachers: give 'teacher' or 'teachers'")

@@ -128,13 +128,15 @@ def test_the_script_finds_the_savings_computed_before(script):
 
 
 def test_the_script_counts_as_a_run_does(empty_data, script):
+    from leapcore.engine.components import build_teacher
     from leapcore.engine.costs import student_macs
-    from leapcore.engine.setup import _ledger, _teacher
+    from leapcore.engine.ranks import Ranks
+    from leapcore.engine.setup import _ledger
 
     provider, student = script.on_meta(script.AS_TABLE.teacher), script.on_meta(script.AS_TABLE.student)
     spec = load_spec("leap-vits14-imagenet100")
     with torch.device("meta"):
-        teacher = _teacher(spec, "teacher", provider, student, RunLength(1, 1))
+        teacher = build_teacher(spec, "teacher", provider, student, RunLength(1, 1), Ranks())
     distiller = Distiller(student, {"teacher": teacher.match})
     assert script.empty_ledger(script.AS_TABLE) == _ledger(student_macs(distiller), [teacher])
 

@@ -8,9 +8,10 @@ from typing import Annotated, NoReturn, Optional
 
 import typer
 
-from leapcore.cli import backbones, evaluate, plugins, recipes
+from leapcore.cli import backbones, evaluate, export, plugins, recipes
 from leapcore.cli.common import Overrides, Source, console, fail, load
 from leapcore.errors import Interrupted, LeapcoreError
+from leapcore.processes import place
 
 app = typer.Typer(
     help="Distill vision backbones with a curriculum over the teacher's layers.",
@@ -23,6 +24,7 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(plugins.app, name="plugins")
 app.command("backbones")(backbones.backbones)
+app.command("export")(export.export)
 
 
 @app.command()
@@ -34,17 +36,35 @@ def run(
         typer.Option(metavar="DIR", help="Folder for the results; runs/<name> if not given."),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in that folder.")] = False,
+    resume: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="[auto|CHECKPOINT]",
+            help="Go on with the run in that folder, from its latest checkpoint or the one named; "
+            "auto: or from the start if there is none.",
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Share the work among N processes on this machine.")
+    ] = 1,
 ) -> None:
     """Distill a student as the spec says."""
     terminal, spec = console(), load(source, set_)
+    if processes > 1 and place().size == 1:
+        from leapcore.launch import launch
+
+        launch(sys.argv[1:], processes)
     try:
         with terminal.status("loading"):
             from leapcore.engine.run import run as run_spec
         from leapcore.listeners.console import ConsoleListener
 
-        run_spec(spec, output=output, overwrite=overwrite, listeners=[ConsoleListener(terminal)])
+        listeners = [ConsoleListener(terminal)]
+        report = run_spec(spec, output=output, overwrite=overwrite, resume=resume, listeners=listeners)
     except KeyboardInterrupt:
         raise Interrupted("stopped before the first step; nothing was left behind") from None
+    if resume and not listeners[0].told and place().rank == 0:
+        terminal.print(f"{report.folder}: this run is finished, nothing was left to do", markup=False)
 
 
 @app.command()
@@ -56,8 +76,18 @@ def validate(source: Source, set_: Overrides = None) -> None:
 
 def main() -> NoReturn:
     """Run a command; a user's mistake ends with its cause and remedy instead of a traceback."""
+    sys.argv = _plain_arguments(sys.argv)
     try:
         app()
     except LeapcoreError as error:
         fail(error)
     sys.exit(0)
+
+
+def _plain_arguments(arguments: list[str]) -> list[str]:
+    """Without what DeepSpeed's launcher adds and the environment says too; ``--resume`` alone spelled out."""
+    kept = [argument for argument in arguments if not argument.startswith(("--local_rank=", "--local-rank="))]
+    for index, argument in enumerate(kept):
+        if argument == "--resume" and (kept[index + 1 :] or ["--"])[0].startswith("-"):
+            kept[index] = "--resume=latest"
+    return kept

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from leapcore.errors import LeapcoreError
+from leapcore.processes import place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,11 +49,15 @@ def console() -> Console:
 
 
 def fail(error: LeapcoreError) -> NoReturn:
-    """End with an error's cause and remedy."""
+    """End with an error's cause and remedy; what all processes of a run raise is told by the first one."""
+    here = place()
+    if error.shared and here.rank:
+        sys.exit(error.exit_code)
     from rich.console import Console
 
     stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-    stderr.print("Error:", style="bold red", end=" ")
+    whose = f"Error on rank {here.rank}:" if here.rank else "Error:"
+    stderr.print(whose, style="bold red", end=" ")
     stderr.print(error.cause, markup=False)
     if error.remedy:
         stderr.print(error.remedy, markup=False)

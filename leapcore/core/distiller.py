@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from leapcore.core.features import LayerFeatures
@@ -27,6 +28,26 @@ class Distillation(NamedTuple):
     comparisons: dict[str, Comparison]
 
 
+def merged(results: Sequence[Distillation]) -> Distillation:
+    """The results of equal parts of a batch, as if it had been one: means of losses, all tokens."""
+    if len(results) == 1:
+        return results[0]
+    comparisons = {
+        name: _merged([result.comparisons[name] for result in results]) for name in results[0].comparisons
+    }
+    loss = torch.stack([result.loss.detach() for result in results]).mean()
+    return Distillation(loss, torch.stack([result.sigreg_loss for result in results]).mean(), comparisons)
+
+
+def _merged(parts: Sequence[Comparison]) -> Comparison:
+    losses = ("loss", "patch_loss", "cls_loss", "embedding_loss")
+    return Comparison(
+        **{name: torch.stack([getattr(part, name).detach() for part in parts]).mean() for name in losses},
+        projected=torch.cat([part.projected for part in parts]),
+        target=torch.cat([part.target for part in parts]),
+    )
+
+
 class Distiller(nn.Module):
     """What the engine wraps and trains.
 
@@ -37,6 +58,7 @@ class Distiller(nn.Module):
         matches: The student's match with each teacher, by the teacher's name.
         weights: Weight of each teacher's loss; 1 for those not named.
         sigreg_weight: Weight of :func:`leapcore.core.losses.sigreg` on the student's mean tokens.
+        joined: Turns this process's rows (n, C) into those of the whole batch, with gradient.
     """
 
     def __init__(
@@ -46,6 +68,7 @@ class Distiller(nn.Module):
         *,
         weights: Mapping[str, float] | None = None,
         sigreg_weight: float = 0.0,
+        joined: Callable[[Tensor], Tensor] = lambda rows: rows,
     ) -> None:
         super().__init__()
         self.student = student
@@ -56,6 +79,7 @@ class Distiller(nn.Module):
         self._embeds = any(match.embedding for match in matches.values())
         self.weights = {name: (weights or {}).get(name, 1.0) for name in matches}
         self.sigreg_weight = sigreg_weight
+        self._joined = joined
 
     def forward(self, pixels: Tensor, teachers: Mapping[str, TeacherFeatures]) -> Distillation:
         """Run the student once and compare it with the teachers.
@@ -73,7 +97,7 @@ class Distiller(nn.Module):
         last = features.layers[len(self.student.layers) - 1]
         sigreg_loss = last.tokens.new_zeros(())
         if self.sigreg_weight:
-            sigreg_loss = sigreg(last.tokens.mean(1))
+            sigreg_loss = sigreg(self._joined(last.tokens.mean(1)))
         loss = self.sigreg_weight * sigreg_loss
         for name, comparison in comparisons.items():
             loss = loss + self.weights[name] * comparison.loss

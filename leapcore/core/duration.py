@@ -1,11 +1,14 @@
-"""Lengths of training with their unit: ``5ep`` is five epochs, ``2000st`` two thousand steps."""
+"""Lengths of training with their unit: ``5ep`` is five epochs, ``2000st`` two thousand steps.
+
+Where a length is one of time, ``10min`` is ten minutes.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Any, NamedTuple
 
-_FORM = re.compile(r"(\d+)\s*(ep|st)")
+_FORM = re.compile(r"(\d+)\s*(ep|st|min)")
 
 
 class RunLength(NamedTuple):
@@ -25,15 +28,15 @@ class Duration(NamedTuple):
 
     Attributes:
         amount: How many units, at least 0.
-        unit: ``"ep"`` (epochs) or ``"st"`` (optimizer steps).
+        unit: ``"ep"`` (epochs), ``"st"`` (optimizer steps) or ``"min"`` (minutes).
     """
 
     amount: int
     unit: str
 
     @classmethod
-    def parse(cls, text: object) -> Duration:
-        """Read ``"5ep"`` or ``"2000st"``.
+    def parse(cls, text: object, *, minutes: bool = False) -> Duration:
+        """Read ``"5ep"`` or ``"2000st"``, and ``"10min"`` where minutes make sense.
 
         Raises:
             ValueError: The text is no duration; the message shows the two forms.
@@ -41,12 +44,15 @@ class Duration(NamedTuple):
         if isinstance(text, Duration):
             return text
         match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
-        if match is None:
-            raise ValueError(f"a duration is written like '5ep' (epochs) or '2000st' (steps), got {text!r}")
+        if match is None or (match[2] == "min" and not minutes):
+            forms = "'5ep' (epochs) or '2000st' (steps)"
+            if minutes:
+                forms = "'5ep' (epochs), '2000st' (steps) or '10min' (minutes)"
+            raise ValueError(f"a duration is written like {forms}, got {text!r}")
         return cls(int(match[1]), match[2])
 
     def in_steps(self, steps_per_epoch: int) -> int:
-        """The same length in optimizer steps."""
+        """The same length in optimizer steps, if it is not one of time."""
         return self.amount * (steps_per_epoch if self.unit == "ep" else 1)
 
     def __str__(self) -> str:

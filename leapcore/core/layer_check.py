@@ -46,20 +46,29 @@ def layer_shapes(provider: LayerFeatureProvider) -> list[LayerFeatures]:
 
 
 @torch.no_grad()
-def idle_modules(provider: LayerFeatureProvider) -> dict[str, int]:
-    """Modules with weights that the last layer does not need, and how many parameters each has.
+def uncalled_modules(provider: LayerFeatureProvider) -> dict[str, nn.Module]:
+    """The modules of the network that the last layer's features are computed without calling, by name.
 
-    A student's are exported as they started: nothing trains them.
+    The network itself is among them where the provider calls its parts one by one.
     """
     empty, ran = on_meta(provider).eval(), set[nn.Module]()
     for module in empty.model.modules():
         module.register_forward_hook(lambda module, *_: ran.add(module))
     last = len(provider.layers) - 1
     empty(provider.example_input().to("meta"), [last])
+    names = [name for name, module in empty.model.named_modules() if module not in ran]
+    return {name: provider.model.get_submodule(name) for name in names}
+
+
+def idle_modules(provider: LayerFeatureProvider) -> dict[str, int]:
+    """Modules with weights that the last layer does not need, and how many parameters each has.
+
+    A student's are exported as they started: nothing trains them.
+    """
     counts = {
         name: sum(p.numel() for p in module.parameters(recurse=False))
-        for name, module in empty.model.named_modules()
-        if name and module not in ran
+        for name, module in uncalled_modules(provider).items()
+        if name  # of the network itself, embeddings and tokens are used from outside
     }
     return {name: count for name, count in counts.items() if count}
 

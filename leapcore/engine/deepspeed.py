@@ -1,117 +1,159 @@
-"""DeepSpeed around the distiller, in one process without a launcher."""
+"""DeepSpeed around the distiller, from one process without a launcher to many."""
 
 from __future__ import annotations
 
 import logging
-import math
-import os
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from leapcore.compat import import_deepspeed, import_timm
-from leapcore.core.lr import LrSchedule
-from leapcore.core.projection import Projector
-from leapcore.errors import SpecError, did_you_mean
-from leapcore.spec import OptimizerSpec, Spec
+from leapcore.compat import import_deepspeed
+from leapcore.core.distiller import Distiller
+from leapcore.core.layer_check import uncalled_modules
+from leapcore.engine.optimizers import build_optimizer, peak_lr
+from leapcore.engine.ranks import Ranks, join, shared
+from leapcore.errors import SpecError
+from leapcore.spec import Spec
 
-_EMBEDDINGS = ("pos_embed", "cls_token", "reg_token", "dist_token")
 
-
-def wrap(module: nn.Module, spec: Spec, schedule: LrSchedule) -> Any:
-    """A DeepSpeed engine that trains the module as the spec says.
+class Engine:
+    """The distiller in training.
 
     Args:
-        module: The distiller; the teacher is no part of it.
+        distiller: What is trained; no teacher is part of it.
         spec: The run.
-        schedule: The course of the learning rate.
+        ranks: The processes that share the work.
+
+    Attributes:
+        module: The distiller.
+        optimizer: timm's optimizer, which DeepSpeed's own may be wrapped around.
+        wrapped: DeepSpeed's engine.
 
     Raises:
-        SpecError: The optimizer is unknown or cannot be used.
+        SpecError: The optimizer is unknown or cannot be used, or DeepSpeed refuses its settings.
     """
-    deepspeed = import_deepspeed()
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    _make_process_group()
-    optimizer = _optimizer(module, spec.optimizer, peak_lr(spec))
-    engine, *_ = deepspeed.initialize(
-        model=module,
-        optimizer=optimizer,
-        lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, schedule),
-        config=engine_config(spec),
-        dist_init_required=False,
-    )
-    return engine
+
+    def __init__(self, distiller: Distiller, spec: Spec, ranks: Ranks) -> None:
+        deepspeed = import_deepspeed()
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        self.module = distiller
+        self.zero_stage = spec.engine.zero_stage
+        if spec.engine.gradient_checkpointing:
+            distiller.student.checkpoint_gradients()
+        self._peak = peak_lr(spec)
+        self.optimizer = build_optimizer(distiller, spec.optimizer, self._peak, zero_stage=self.zero_stage)
+        self._brake = _Brake(self.optimizer)
+        outside = _parameters_used_outside(distiller) if self.zero_stage == 3 else []
+        try:
+            self.wrapped, *_ = deepspeed.initialize(
+                model=distiller,
+                optimizer=self.optimizer,
+                config=engine_config(spec, ranks),
+                dist_init_required=False,
+            )
+        # Its settings are checked in many places, each with an error of its own.
+        except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
+            refused = SpecError(
+                f"engine: DeepSpeed refuses these settings: {' '.join(str(error).split())}",
+                "Mend the keys of engine, above all what is passed through in engine.deepspeed.",
+            )
+            raise shared(refused) from error
+        for parameter in outside:
+            deepspeed.zero.register_external_parameter(distiller, parameter)
+
+    def __call__(self, *args: Any) -> Any:
+        """The distiller's forward pass."""
+        return self.wrapped(*args)
+
+    def train(self) -> None:
+        """Put the student into training mode."""
+        self.wrapped.train()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradients, averaged over the processes and the parts of a batch."""
+        self.wrapped.backward(loss)
+
+    def set_rate(self, multiplier: float) -> float:
+        """Use this share of the peak learning rate in the next step, and say what that is."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._peak * multiplier
+        return self._peak * multiplier
+
+    def step(self, *, hold: bool = False) -> None:
+        """End a part of a batch; after the last one, update the weights.
+
+        Args:
+            hold: Drop the gradients instead, and leave the weights as they are.
+        """
+        self._brake.on = hold
+        self.wrapped.step()
+        self._brake.on = False
 
 
-def engine_config(spec: Spec) -> dict[str, Any]:
+class _Brake:
+    """Stands in for an optimizer's step, so that one can be left out with all its bookkeeping done."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self.on = False
+        self._step = optimizer.step
+        optimizer.step = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return None if self.on else self._step(*args, **kwargs)
+
+
+def engine_config(spec: Spec, ranks: Ranks) -> dict[str, Any]:
     """DeepSpeed's settings for a spec."""
-    return {
-        "train_micro_batch_size_per_gpu": spec.train.batch_size,
-        "gradient_accumulation_steps": 1,
+    wanted, at_once = spec.engine, ranks.size * spec.engine.accumulate
+    if spec.train.batch_size % at_once:
+        below = spec.train.batch_size // at_once * at_once
+        raise SpecError(
+            f"train.batch_size: {spec.train.batch_size} images cannot be shared out evenly among "
+            f"{ranks.size} processes with engine.accumulate: {wanted.accumulate}",
+            f"Use a multiple of {at_once}, such as {below or at_once} or {below + at_once}.",
+        )
+    zero = {"stage": wanted.zero_stage, **_offload(wanted.offload)}
+    config = {
+        "train_micro_batch_size_per_gpu": spec.train.batch_size // at_once,
+        "gradient_accumulation_steps": wanted.accumulate,
         "gradient_clipping": spec.optimizer.clip,  # left out, DeepSpeed would clip at 1
-        "zero_optimization": {"stage": spec.engine.zero_stage},
-        "zero_allow_untested_optimizer": True,  # LARS and SGD; the update itself is the optimizer's own
-        "torch_autocast": {"enabled": spec.train.precision == "bfloat16", "dtype": "bfloat16"},
+        "zero_allow_untested_optimizer": True,  # those that would go wrong were refused
+        "zero_force_ds_cpu_optimizer": False,  # offloading is no reason to replace the optimizer
+        "torch_autocast": {
+            "enabled": spec.train.precision != "float32",
+            "dtype": spec.train.precision if spec.train.precision != "float32" else "bfloat16",
+        },
         "steps_per_print": None,
+    }
+    passed = {key: value for key, value in wanted.deepspeed.items() if key != "zero_optimization"}
+    return {
+        **config,
+        **passed,
+        "zero_optimization": zero | wanted.deepspeed.get("zero_optimization", {}),
     }
 
 
-def peak_lr(spec: Spec) -> float:
-    """The peak learning rate, scaled with the square root of the batch where the spec names a reference."""
-    reference = spec.optimizer.reference_batch or spec.train.batch_size
-    return spec.optimizer.lr * math.sqrt(spec.train.batch_size / reference)
+def _offload(what: str) -> dict[str, Any]:
+    place = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {
+        "none": {},
+        "optimizer": {"offload_optimizer": place},
+        "all": {"offload_optimizer": place, "offload_param": place},
+    }[what]
+
+
+def _parameters_used_outside(distiller: Distiller) -> list[nn.Parameter]:
+    """What belongs to modules that are never called themselves; stage 3 must gather it for the whole pass.
+
+    Position embeddings and class tokens belong to the network, whose forward pass is ours, not its own.
+    """
+    modules = uncalled_modules(distiller.student).values()
+    return [parameter for module in modules for parameter in module.parameters(recurse=False)]
 
 
 def device() -> torch.device:
     """Where this process computes."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("cuda", join().local_rank)
     return torch.device("cpu")
-
-
-def _make_process_group() -> None:
-    """Be a process group of one, without launcher or network."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise SpecError(
-            "a launcher started several processes, but a run uses one so far", "Start it without a launcher."
-        )
-    if not torch.distributed.is_initialized():
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
-
-
-def _optimizer(module: nn.Module, spec: OptimizerSpec, lr: float) -> torch.optim.Optimizer:
-    """The optimizer from timm; norms, biases, embeddings and heads that wait for their turn do not decay."""
-    import_timm()
-    from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
-
-    if spec.name not in list_optimizers():
-        raise SpecError(
-            f"optimizer.name: timm has no optimizer '{spec.name}'", did_you_mean(spec.name, list_optimizers())
-        )
-    names = [name for name, _ in module.named_parameters()]
-    spared = {name for name in names if name.rpartition(".")[2] in _EMBEDDINGS} | _heads_in_waiting(module)
-    groups = param_groups_weight_decay(module, spec.weight_decay, no_weight_decay_list=spared)
-    try:
-        optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, opt=spec.name, lr=lr, weight_decay=0.0)
-    # Some of timm's optimizers need a package or a GPU, and each says so in its own way.
-    except Exception as error:
-        raise SpecError(
-            f"optimizer.name: '{spec.name}' cannot be used here: {type(error).__name__}: {error}",
-            "Use another one, such as lars, adamw or sgd.",
-        ) from error
-    return optimizer
-
-
-def _heads_in_waiting(module: nn.Module) -> set[str]:
-    """Heads of which there are several: those that are not the target's would only shrink."""
-    projectors = [(path, part) for path, part in module.named_modules() if isinstance(part, Projector)]
-    return {
-        f"{path}.{name}"
-        for path, projector in projectors
-        if len(projector.heads) > 1
-        for name, _ in projector.named_parameters()
-    }

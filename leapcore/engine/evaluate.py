@@ -13,11 +13,14 @@ from ruamel.yaml.error import YAMLError
 
 from leapcore.backbones import family_of
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.engine.data import evaluation_batches, evaluation_view
+from leapcore.engine.components import backbone, image_splits
+from leapcore.engine.data import evaluation_batches
 from leapcore.engine.deepspeed import device
 from leapcore.engine.folder import SPEC, STUDENT
-from leapcore.engine.setup import Parts, backbone, image_splits
+from leapcore.engine.setup import Parts
+from leapcore.engine.sharded import whole_weights
 from leapcore.engine.sources import ImageSplits
+from leapcore.engine.views import evaluation_view
 from leapcore.errors import DataError, SpecError
 from leapcore.evaluation.features import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy
@@ -62,14 +65,32 @@ def accuracies(
     return found
 
 
+def current_student(parts: Parts) -> LayerFeatureProvider:
+    """The student with whole weights, to evaluate or export. All processes call it; the first one uses it."""
+    if parts.spec.engine.zero_stage < 3:
+        return parts.student
+    weights = whole_weights(parts.engine)
+    if parts.twin is None:
+        return parts.student
+    prefix = "student."
+    own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+    parts.twin.load_state_dict(own)
+    return parts.twin.to(parts.device)
+
+
 def student_knn(parts: Parts) -> dict[str, float]:
-    """The student's kNN accuracy so far."""
-    return accuracies(parts.spec, parts.splits, parts.student, knn=True)
+    """The student's kNN accuracy so far. All processes call it; the first one evaluates."""
+    student = current_student(parts)
+
+    def evaluate() -> dict[str, float]:
+        return accuracies(parts.spec, parts.splits, student, knn=True) if parts.ranks.first else {}
+
+    return parts.ranks.together(evaluate)
 
 
 def final_accuracies(parts: Parts) -> dict[str, float]:
-    """All that the spec asks for at the end, the teachers' under ``teacher_…``."""
-    found = _final(parts, parts.student)
+    """All that the spec asks for at the end, the teachers' under ``teacher_…``. For the first process."""
+    found = _final(parts, parts.twin or parts.student)
     if parts.spec.evaluate.teacher:
         for teacher in parts.teachers:
             measured = _final(parts, teacher.provider)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from leapcore.core.distiller import Distillation
+from leapcore.core.distiller import Distillation, merged
 from leapcore.core.duration import Duration
 from leapcore.engine.evaluate import student_knn
+from leapcore.engine.figures import Figures
+from leapcore.engine.images import Fault
+from leapcore.engine.ranks import shared
+from leapcore.engine.saving import Saver
 from leapcore.engine.setup import Parts
+from leapcore.engine.signals import StopSignals
 from leapcore.engine.teachers import Teacher
-from leapcore.errors import DivergedError
+from leapcore.errors import DataError, DivergedError, RanksError
 from leapcore.events import TargetChange, figure_name, per_teacher
 
 
@@ -30,6 +36,12 @@ class Loop:
         step: Finished steps.
         changes: Every change of target so far, the first included.
         seconds: Wall time of training, evaluations left out.
+        started: When the run began, by ``time.perf_counter()``; the time while it was interrupted left out.
+        nonfinite: How many steps in a row had no finite loss.
+        stopped: The signal that ended :meth:`fit` early, 0 if none did.
+        figures: Figures of the steps since the last report.
+        reported: Step and seconds at the last report.
+        mixing: Draws the mixup.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -38,56 +50,127 @@ class Loop:
         self.step = 0
         self.changes: list[TargetChange] = []
         self.seconds = 0.0
-        self._mixing = torch.Generator().manual_seed(parts.spec.train.seed)
-        self._pending: list[dict[str, Tensor]] = []  # figures of the steps since the last report
-        self._reported = (0, 0.0)  # step and seconds at the last report
+        self.started = 0.0
+        self.nonfinite = 0
+        self.stopped = 0
+        self.figures = Figures(parts.ranks, parts.device)
+        self.reported = (0, 0.0)
+        self.mixing = torch.Generator().manual_seed(parts.spec.train.seed)
+        self._signals = StopSignals()
+        self._save_wanted = False
         self._layers: dict[str, int] = {}  # each teacher's target in the last step
         self._lr = 0.0  # of the last step
 
-    def fit(self) -> None:
-        """Take all steps."""
-        self.parts.engine.train()
-        epochs = map(self.parts.batches.epoch, itertools.count())
-        batches = itertools.islice(itertools.chain.from_iterable(epochs), self.parts.total_steps)
-        started = time.perf_counter()
-        for pixels, _ in batches:
-            self._train_step(self._mixed(pixels.to(self.parts.device, non_blocking=True).float() / 255))
+    def fit(self, saver: Saver | None = None) -> None:
+        """Take all steps that are left, unless a signal comes.
+
+        Args:
+            saver: Saves checkpoints.
+        """
+        parts = self.parts
+        parts.engine.train()
+        batches = itertools.islice(parts.batches.after(self.step), parts.total_steps - self.step)
+        with self._signals:
+            try:
+                self._take_steps(batches, saver)
+            except DataError as error:  # raised between two steps
+                if saver and (parts.ranks.size == 1 or error.shared):
+                    saver.save(self)
+                raise
+            # A signal may have come after the last step heard of them.
+            self.stopped = int(max(word[0] for word in parts.ranks.exchange([self._signals.received])))
+
+    def _take_steps(self, batches: Iterable[tuple[Tensor, Tensor]], saver: Saver | None) -> None:
+        parts, started = self.parts, time.perf_counter()
+        for images, _ in batches:
+            self._train_step(images.to(parts.device, non_blocking=True), saver)
             self.seconds += time.perf_counter() - started
             self._after_step()
+            done = self.step == parts.total_steps
+            if saver and (self._save_wanted or done or self.stopped):
+                saver.save(self, asked=bool(self.stopped))
+            if self.stopped:
+                return
+            parts.batches.skipped.check()
             started = time.perf_counter()
 
-    def _train_step(self, pixels: Tensor) -> None:
-        parts, teachers = self.parts, self.parts.teachers
+    def _train_step(self, images: Tensor, saver: Saver | None) -> None:
+        """One step on this process's share of a batch, given as bytes (B, 3, H, W)."""
+        parts, pixels = self.parts, self._mixed(images)
         if self.step == 0:
             self._choose_starts(pixels)
-        self._layers = {teacher.name: teacher.scheduler.target for teacher in teachers}
-        self._lr = parts.engine.get_lr()[0]
-        with self._autocast():
-            targets = {teacher.name: teacher.features(pixels) for teacher in teachers}
-        result: Distillation = parts.engine(pixels, targets)
-        parts.engine.backward(result.loss)
+        self._layers = self._targets()
+        self._lr = parts.engine.set_rate(parts.lr_schedule(self.step))
+        result = self._forward_and_backward(pixels)
         self._warn_of_few_tokens(result)
-        self._book(result, len(pixels))
+        self._book(result)
         scores = self._note(result)
-        moved = [teacher for teacher in teachers if teacher.scheduler.step(scores.get(teacher.name))]
+        moved = [teacher for teacher in parts.teachers if teacher.scheduler.step(scores.get(teacher.name))]
         if moved:
             parts.lr_schedule.advance(self.step)
-        parts.engine.step()  # after the schedule, since it works out the next step's learning rate
+        finite = self._agree(result.loss.item(), bool(saver and saver.due(self.step + 1)))
+        parts.engine.step(hold=not finite)
         self.step += 1
         for teacher in moved:
             self._moved(teacher, self._layers[teacher.name])
+        self._stop_if_diverged(finite)
+
+    def _forward_and_backward(self, pixels: Tensor) -> Distillation:
+        """The gradients of this process's share, in as many parts as the spec asks for."""
+        engine, results = self.parts.engine, list[Distillation]()
+        for part in pixels.chunk(self.parts.spec.engine.accumulate):
+            if results:
+                engine.step()  # only the last part's updates the weights
+            with self._autocast():
+                targets = {teacher.name: teacher.features(part) for teacher in self.parts.teachers}
+            results.append(engine(part, targets))
+            engine.backward(results[-1].loss)
+        return merged(results)
+
+    def _agree(self, loss: float, save: bool) -> bool:
+        """Hear of every process: are all where this one is, is a signal or a checkpoint due?
+
+        Returns:
+            Whether the loss is finite everywhere.
+
+        Raises:
+            RanksError: The processes have different targets.
+        """
+        ranks, fresh = self.parts.ranks, self.parts.batches.skipped.take_fresh()
+        said = [self.step, *self._targets().values(), loss, self._signals.received, save, len(fresh)]
+        words = ranks.exchange(said)
+        places = [word[:-4] for word in words]
+        if any(place != places[0] for place in places):
+            error = RanksError(
+                f"the processes of this run disagree: after the steps {[int(p[0]) for p in places]} they "
+                f"have the target layers {[[int(layer) + 1 for layer in p[1:]] for p in places]}",
+                "All of them need the same files and versions. Go on from the last checkpoint with --resume.",
+            )
+            raise shared(error)
+        if any(word[-1] for word in words):
+            self._skip([fault for faults in ranks.gather(fresh) for fault in faults])
+        self.stopped = int(max(word[-3] for word in words))
+        self._save_wanted = bool(words[0][-2])  # the first process's clock counts
+        return all(math.isfinite(word[-4]) for word in words)
+
+    def _skip(self, faults: list[Fault]) -> None:
+        """Everybody notes the images that somebody could not read."""
+        skipped = self.parts.batches.skipped
+        skipped.add(faults)
+        skipped.take_fresh()
+        self.hooks.leapcore_images_skipped(step=self.step, images=dict(faults))
 
     def _warn_of_few_tokens(self, result: Distillation) -> None:
         for teacher in self.parts.teachers:
             if teacher.scheduler.wants_score:
                 teacher.warn_of_few_tokens(result.comparisons[teacher.name])
 
-    def _book(self, result: Distillation, images: int) -> None:
-        """Book a step's FLOPs."""
+    def _book(self, result: Distillation) -> None:
+        """Book a step's FLOPs, over all processes."""
         teachers = self.parts.teachers
         scored = [teacher for teacher in teachers if teacher.scheduler.wants_score]
         self.parts.ledger.record_step(
-            images,
+            self.parts.spec.train.batch_size,
             teacher_macs=sum(teacher.step_macs for teacher in teachers),
             student_macs=self.parts.student_macs
             + sum(teacher.head_macs[teacher.scheduler.target] for teacher in teachers),
@@ -112,7 +195,7 @@ class Loop:
                 found["alignment"] = teacher.score(comparison)
                 scores[teacher.name] = float(found["alignment"])
             figures |= per_teacher(found, teacher.name, teachers)
-        self._pending.append(figures)
+        self.figures.note(figures)
         return scores
 
     def _after_step(self) -> None:
@@ -128,7 +211,7 @@ class Loop:
             self.hooks.leapcore_metrics(step=self.step, metrics=found)
 
     def _end_epoch(self) -> None:
-        layers = {teacher.name: teacher.scheduler.target for teacher in self.parts.teachers}
+        layers = self._targets()
         moved = [teacher for teacher in self.parts.teachers if teacher.scheduler.end_epoch()]
         if moved:
             self.parts.lr_schedule.advance(self.step)
@@ -146,24 +229,30 @@ class Loop:
         with self._autocast():
             scores, macs = teacher.calibrate(self.parts.engine, pixels)
         self.parts.ledger.record_calibration(
-            len(pixels),
+            self.parts.spec.train.batch_size,
             teacher_macs=teacher.macs.until(*range(len(scores))),
             student_macs=self.parts.student_macs * len(scores) + sum(teacher.head_macs[: len(scores)]),
             alignment_macs=macs,
         )
         return scores
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.parts.spec.train.precision == "bfloat16"
-        return torch.autocast(self.parts.device.type, torch.bfloat16, enabled=enabled)
+    def _targets(self) -> dict[str, int]:
+        return {teacher.name: teacher.scheduler.target for teacher in self.parts.teachers}
 
-    def _mixed(self, pixels: Tensor) -> Tensor:
-        """Mixup with one weight for the whole batch (LEAP, step 1)."""
+    def _autocast(self) -> torch.autocast:
+        precision = self.parts.spec.train.precision
+        kind = torch.float16 if precision == "float16" else torch.bfloat16
+        return torch.autocast(self.parts.device.type, kind, enabled=precision != "float32")
+
+    def _mixed(self, images: Tensor) -> Tensor:
+        """Pixels in [0, 1], after mixup with one weight for the whole batch (LEAP, step 1)."""
+        pixels = images.float() / 255
         if not self.parts.spec.objective.mixup:
             return pixels
-        weight = torch.rand((), generator=self._mixing).item()
-        partner = torch.randperm(len(pixels), generator=self._mixing).to(pixels.device)
-        return weight * pixels + (1 - weight) * pixels[partner]
+        weight = torch.rand((), generator=self.mixing).item()
+        order = torch.randperm(self.parts.spec.train.batch_size, generator=self.mixing)
+        partners = self.parts.ranks.permuted(images, order).float() / 255
+        return weight * pixels + (1 - weight) * partners
 
     def _moved(self, teacher: Teacher, previous: int) -> None:
         """A target moved and the step is over: reset the projectors if asked to, and tell the listeners."""
@@ -180,23 +269,18 @@ class Loop:
 
     def _report_metrics(self) -> None:
         """Means over the steps since the last report; layer and rate of the last step."""
-        parts, (step, seconds) = self.parts, self._reported
+        parts, (step, seconds) = self.parts, self.reported
         images = (self.step - step) * parts.spec.train.batch_size
-        means = {
-            name: torch.stack([figures[name] for figures in self._pending if name in figures]).mean().item()
-            for name in {name: None for figures in self._pending for name in figures}
-        }
-        self._stop_if_diverged(means["loss"])
         metrics = {
             "epoch": self.step / parts.batches.steps_per_epoch,
             **self._target_layers(),
-            **means,
+            **self.figures.take_means(),
             "lr": self._lr,
             "flops_saved": parts.ledger.saved,
             "images_per_second": images / (self.seconds - seconds),
             "seconds": self.seconds,
         }
-        self._pending, self._reported = [], (self.step, self.seconds)
+        self.reported = (self.step, self.seconds)
         self.hooks.leapcore_metrics(step=self.step, metrics=metrics)
 
     def _target_layers(self) -> dict[str, int]:
@@ -204,11 +288,16 @@ class Loop:
         layers = self._layers
         return {figure_name("target_layer", name, layers): layer + 1 for name, layer in layers.items()}
 
-    def _stop_if_diverged(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the loss is {loss} before step {self.step} "
-                f"(target layer {', '.join(map(str, self._target_layers().values()))}, "
-                f"learning rate {self._lr:.3g})",
-                "Lower optimizer.lr, lengthen optimizer.warmup, or check images and weights.",
-            )
+    def _stop_if_diverged(self, finite: bool) -> None:
+        self.nonfinite = 0 if finite else self.nonfinite + 1
+        if self.nonfinite != self.parts.spec.train.nonfinite_steps:
+            return
+        epoch, batch = divmod(self.step - 1, self.parts.batches.steps_per_epoch)
+        layers = ", ".join(map(str, self._target_layers().values()))
+        error = DivergedError(
+            f"the loss was not finite in {self.nonfinite} steps in a row, up to step {self.step} (batch "
+            f"{batch + 1} of epoch {epoch + 1}, target layer {layers}, learning rate {self._lr:.3g})",
+            "Those steps changed no weight. Lower optimizer.lr, lengthen optimizer.warmup, or check images "
+            "and weights.",
+        )
+        raise shared(error)

@@ -2,51 +2,82 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from leapcore.engine.evaluate import final_accuracies
-from leapcore.engine.folder import RunFolder
+from leapcore.engine.evaluate import current_student, final_accuracies
+from leapcore.engine.faults import machine_faults_told
+from leapcore.engine.folder import Elsewhere, RunFolder
 from leapcore.engine.loop import Loop
-from leapcore.engine.setup import Parts, build
-from leapcore.errors import Interrupted
+from leapcore.engine.ranks import join, shared
+from leapcore.engine.resume import check_changes, check_length
+from leapcore.engine.saving import Saver, restore
+from leapcore.engine.setup import build
+from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
-from leapcore.listeners.files import JsonLines, TensorBoard
-from leapcore.plugins import Events, installed_plugins
+from leapcore.listeners.files import JsonLines, SkippedLog, TensorBoard
+from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
 
 
 def run(
-    spec: Spec, *, output: str | Path | None = None, overwrite: bool = False, listeners: Sequence[Any] = ()
+    spec: Spec,
+    *,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    resume: str | None = None,
+    listeners: Sequence[Any] = (),
 ) -> RunReport:
-    """Distill as the spec says.
+    """Distill as the spec says; with several processes, each of them calls it.
 
     Args:
-        spec: The run; :func:`leapcore.load_spec` reads one.
+        spec: The run.
         output: The folder for results, ``runs/<name>`` if None.
         overwrite: Replace the results of an earlier run in that folder.
-        listeners: Objects with hooks such as ``leapcore_metrics``, told of this run only.
+        resume: Go on with the run in that folder: from its ``"latest"`` checkpoint or the named one;
+            ``"auto"`` from the latest if there is one, else from the start.
+        listeners: Objects with hooks such as ``leapcore_metrics``, told of this run, in the first process.
+
+    Returns:
+        What the run achieved; of a run that was finished before, what it achieved then.
 
     Raises:
         LeapcoreError: Something that the spec names is missing or does not fit; nothing was left behind.
+        CheckpointError: There is nothing to go on from, it is broken, or a setting changed that may not.
         DivergedError: The loss is not finite any more.
-        Interrupted: Ctrl-C.
+        Interrupted: Ctrl-C, or its subclass Terminated: SIGTERM. The run is saved.
 
     After the first step the student so far and a summary are in the folder, whatever ended the run.
     """
-    started = time.perf_counter()
-    folder = RunFolder(Path(output or Path("runs") / spec.name), overwrite=overwrite)
-    loop = Loop(build(spec))
-    folder.open(spec)
+    started, ranks = time.perf_counter(), join()
+    path = Path(output or Path("runs") / spec.name)
+    folder = ranks.together(
+        lambda: RunFolder(path, overwrite=overwrite, resume=resume) if ranks.first else Elsewhere(path)
+    )
     try:
-        with _told(loop, [JsonLines(folder.path), TensorBoard(folder.path), *listeners]):
-            return _train_and_report(loop, folder, started)
+        if ranks.told_by_first(resume is not None and folder.is_finished(spec)):
+            return ranks.told_by_first(folder.report() if isinstance(folder, RunFolder) else None)  # type: ignore[return-value]
+        return _run(spec, folder, listeners, started)
+    finally:
+        folder.close()
+
+
+def _run(spec: Spec, folder: RunFolder | Elsewhere, listeners: Sequence[Any], started: float) -> RunReport:
+    loop = _loop(spec, folder)
+    loop.started += started
+    parts = loop.parts
+    parts.ranks.together(lambda: folder.open(spec, loop.step))
+    saver = Saver(folder.checkpoints, spec.checkpoint, parts.batches.steps_per_epoch)
+    try:
+        with machine_faults_told(lambda: _whereabouts(loop)), _told(loop, folder, listeners):
+            return _train_and_report(loop, saver, folder)
     except KeyboardInterrupt:
-        raise _interrupted(loop, folder) from None
+        raise _stopped(loop, folder, saver) from None
     finally:
         if loop.step:
             folder.settle()
@@ -54,48 +85,79 @@ def run(
             folder.abandon()
 
 
-def _train_and_report(loop: Loop, folder: RunFolder, started: float) -> RunReport:
+def _loop(spec: Spec, folder: RunFolder | Elsewhere) -> Loop:
+    """The loop before its first step, or where a checkpoint left it."""
+    ranks = join()
+    saved = ranks.told_by_first(ranks.together(folder.saved))
+    if saved is None:
+        return Loop(build(spec))
+    ranks.together(lambda: check_changes(saved, spec))
+    parts = build(spec, saved)
+    check_length(saved, parts.total_steps, len(parts.splits.train))  # type: ignore[arg-type]
+    loop = Loop(parts)
+    restore(loop, saved)
+    return loop
+
+
+def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -> RunReport:
     """Whatever ends the training after its first step, the student so far and a summary are written."""
-    loop.hooks.leapcore_run_started(start=_start(loop.parts, folder))
-    status = "failed"
+    parts, ranks = loop.parts, loop.parts.ranks
+    loop.hooks.leapcore_run_started(start=_start(loop, folder))
     try:
-        loop.fit()
-        status = "trained"
-    except KeyboardInterrupt:
-        status = "interrupted"
+        loop.fit(saver)
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        # Processes that fail alone cannot put partitioned weights together.
+        if loop.step and (ranks.size == 1 or parts.spec.engine.zero_stage < 3):
+            loop.hooks.leapcore_run_finished(report=_write_results(loop, folder, status))
         raise
-    finally:
-        if loop.step:
-            export_student(loop.parts.student, folder.student)
-            report = _report(loop, folder, status, started)
-            folder.write_summary(report)
-            if status != "trained":
-                loop.hooks.leapcore_run_finished(report=report)
-    report.accuracy = final_accuracies(loop.parts)
+    report = _write_results(loop, folder, "interrupted" if loop.stopped else "trained")
+    if loop.stopped:
+        loop.hooks.leapcore_run_finished(report=report)
+        raise shared(_stopped(loop, folder, saver))
+    accuracy = ranks.together(lambda: final_accuracies(parts) if ranks.first else {})
+    report.accuracy = ranks.told_by_first(accuracy)
     if report.accuracy:
         loop.hooks.leapcore_metrics(step=loop.step, metrics=report.accuracy)
-    report.status, report.time["seconds"] = "finished", time.perf_counter() - started
+    report.status, report.time["seconds"] = "finished", time.perf_counter() - loop.started
     folder.write_summary(report)
     loop.hooks.leapcore_run_finished(report=report)
     return report
 
 
-def _interrupted(loop: Loop, folder: RunFolder) -> Interrupted:
+def _write_results(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport:
+    student = current_student(loop.parts)
+    folder.write_student(lambda path: export_student(student, path))
+    report = _report(loop, folder, status)
+    folder.write_summary(report)
+    return report
+
+
+def _stopped(loop: Loop, folder: RunFolder | Elsewhere, saver: Saver) -> Interrupted:
+    kind = Terminated if loop.stopped == signal.SIGTERM else Interrupted
     if loop.step == 0:
-        return Interrupted("stopped before the first step; nothing was left behind")
+        return kind("stopped before the first step; nothing was left behind")
+    latest = folder.checkpoints.latest()
     if loop.step == loop.parts.total_steps:
-        return Interrupted(
-            f"stopped during the final evaluation; the student is trained and lies in {folder.student}",
-            "Only its accuracy is missing.",
+        return kind(
+            f"stopped after the last step; the student is trained and lies in {folder.student}",
+            "Only its accuracy is missing" + (": --resume evaluates it." if latest else "."),
         )
-    return Interrupted(
-        f"stopped after {loop.step} of {loop.parts.total_steps} steps; what was done is in {folder.path}",
-        f"Go on from these weights with --output DIR --set student.weights={folder.student}, "
-        "or start again with --overwrite.",
-    )
+    done = f"stopped after {loop.step} of {loop.parts.total_steps} steps; what was done is in {folder.path}"
+    if latest is None:
+        on = f"--output DIR --set student.weights={folder.student}, or start again with --overwrite."
+        return kind(done, f"{saver.problem or 'There is no checkpoint'}. Go on from these weights with {on}")
+    return kind(done, f"Go on from {latest} with the same command and --resume.")
 
 
-def _start(parts: Parts, folder: RunFolder) -> RunStart:
+def _whereabouts(loop: Loop) -> str:
+    """How far a run is, for a message."""
+    layers = ", ".join(str(teacher.scheduler.target + 1) for teacher in loop.parts.teachers)
+    return f"after {loop.step} steps (batch of {loop.parts.spec.train.batch_size}, target layer {layers})"
+
+
+def _start(loop: Loop, folder: RunFolder | Elsewhere) -> RunStart:
+    parts = loop.parts
     return RunStart(
         spec=parts.spec,
         folder=folder.path,
@@ -105,10 +167,12 @@ def _start(parts: Parts, folder: RunFolder) -> RunStart:
         student=parts.student_facts,
         train_images=len(parts.splits.train),  # type: ignore[arg-type]
         val_images=len(parts.splits.val),  # type: ignore[arg-type]
+        step=loop.step,
+        targets={teacher.name: teacher.scheduler.target + 1 for teacher in parts.teachers},
     )
 
 
-def _report(loop: Loop, folder: RunFolder, status: str, started: float) -> RunReport:
+def _report(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport:
     parts, ledger = loop.parts, loop.parts.ledger
     return RunReport(
         name=parts.spec.name,
@@ -123,7 +187,7 @@ def _report(loop: Loop, folder: RunFolder, status: str, started: float) -> RunRe
             "spent_by_part": ledger.flops_by_part(),
         },
         time={
-            "seconds": time.perf_counter() - started,
+            "seconds": time.perf_counter() - loop.started,
             "training_seconds": loop.seconds,
             "images_per_second": loop.step * parts.spec.train.batch_size / max(loop.seconds, 1e-9),
         },
@@ -141,11 +205,16 @@ def _report(loop: Loop, folder: RunFolder, status: str, started: float) -> RunRe
 
 
 @contextmanager
-def _told(loop: Loop, listeners: Sequence[Any]) -> Iterator[None]:
-    """Let the loop tell the listeners, in their order, and every plugin that listens."""
+def _told(loop: Loop, folder: RunFolder | Elsewhere, listeners: Sequence[Any]) -> Iterator[None]:
+    """Let the loop of the first process tell the listeners, in their order, and every plugin that listens."""
+    if not loop.parts.ranks.first:
+        loop.hooks = Nobody()
+        yield
+        return
+    own = [JsonLines(folder.path), SkippedLog(folder.path), TensorBoard(folder.path, loop.step)]
     manager = installed_plugins().manager
     with ExitStack() as stack:
-        for listener in reversed(listeners):
+        for listener in reversed([*own, *listeners]):
             stack.callback(getattr(listener, "close", lambda: None))
             manager.register(listener)
             stack.callback(manager.unregister, listener)

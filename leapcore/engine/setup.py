@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 from dataclasses import dataclass
@@ -10,31 +11,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from leapcore.backbones import build_backbone
+from leapcore._version import __version__
 from leapcore.core.distiller import Distiller
 from leapcore.core.duration import RunLength
-from leapcore.core.flops import FlopsLedger, count_layer_macs
+from leapcore.core.flops import FlopsLedger
 from leapcore.core.layer_check import idle_modules
-from leapcore.core.losses import FeatureLoss
-from leapcore.core.lr import LrSchedule, RestartingCosine, SegmentWarmup, WarmupConstant, WarmupCosine
-from leapcore.core.matching import Match
-from leapcore.core.norms import TARGET_NORMS
+from leapcore.core.lr import LrSchedule
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.core.schedulers import DifficultyScheduler
-from leapcore.core.targets import TARGETS
-from leapcore.engine.costs import embedding_macs, head_macs, student_macs
+from leapcore.engine.checkpoint import Checkpoint
+from leapcore.engine.components import backbone, build_teacher, image_splits, lr_schedule
+from leapcore.engine.costs import student_macs
 from leapcore.engine.data import TrainingBatches
-from leapcore.engine.deepspeed import device, wrap
+from leapcore.engine.deepspeed import Engine, device, engine_config
+from leapcore.engine.ranks import Ranks, join
+from leapcore.engine.resume import flat
+from leapcore.engine.sharded import restore_optimizer_state
 from leapcore.engine.sources import ImageSplits
 from leapcore.engine.teachers import Teacher
-from leapcore.errors import PluginError, SpecError
+from leapcore.engine.views import mixed
 from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.events import ModelFacts
-from leapcore.options import checked_options
-from leapcore.plugins import installed_plugins
-from leapcore.spec import BackboneSpec, CurriculumSpec, ObjectiveSpec, OptimizerSpec, Spec
+from leapcore.spec import BackboneSpec, Spec
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +43,15 @@ class Parts:
 
     Attributes:
         spec: The resolved spec.
-        device: Where it computes.
+        ranks: The processes that share the work.
+        device: Where this one computes.
         splits: Training and validation images.
         batches: Augmented batches of the training images.
         teachers: Each with its curriculum.
         student: The backbone inside the engine.
-        engine: DeepSpeed around the distiller.
+        twin: A plain copy of it that its weights are put into where the engine partitions them; on the
+            first process only.
+        engine: Trains the distiller.
         lr_schedule: The course of the learning rate.
         student_macs: MACs per image of the student without projectors.
         ledger: Counts FLOPs.
@@ -58,16 +59,29 @@ class Parts:
     """
 
     spec: Spec
+    ranks: Ranks
     device: torch.device
     splits: ImageSplits
     batches: TrainingBatches
     teachers: list[Teacher]
     student: LayerFeatureProvider
-    engine: Any
+    twin: LayerFeatureProvider | None
+    engine: Engine
     lr_schedule: LrSchedule
     student_macs: int
     ledger: FlopsLedger
     total_steps: int
+
+    @property
+    def student_spec(self) -> BackboneSpec:
+        """How to build the student again, whatever its first weights were."""
+        wanted, model = self.spec.student, self.student.model
+        options = dict(getattr(model, "leapcore_options", wanted.options))
+        options.pop("num_classes", None)  # which a backbone's spec does not take
+        own: dict[str, Any] = {"weights": "none", "options": options}
+        if hasattr(model, "pretrained_cfg"):
+            own["model"] = model.pretrained_cfg["architecture"]
+        return wanted.model_copy(update=own)
 
     @property
     def teacher_facts(self) -> dict[str, ModelFacts]:
@@ -81,17 +95,66 @@ class Parts:
         return _facts(self.spec.student, self.student, self.ledger.student_macs)
 
 
-def build(spec: Spec) -> Parts:
+@dataclass
+class _Plan:
+    """What every process builds by itself before they join."""
+
+    splits: ImageSplits
+    batches: TrainingBatches
+    length: RunLength
+    teachers: list[Teacher]
+    student: LayerFeatureProvider
+    distiller: Distiller
+    student_macs: int
+
+
+def build(spec: Spec, saved: Checkpoint | None = None) -> Parts:
     """Build data, models, schedulers, ledger and engine.
+
+    Args:
+        spec: The run.
+        saved: Where it goes on from; the student's weights and the optimizer's state are taken from there.
 
     Raises:
         LeapcoreError: Something that the spec names is missing or does not fit.
     """
+    ranks = join()
+    plan = ranks.together(lambda: _plan(spec, ranks))
+    facts = {f"the spec's {key}": value for key, value in flat(spec.model_dump(mode="json"))}
+    images = len(plan.splits.train)  # type: ignore[arg-type]
+    ranks.check_alike({"leapcore's version": __version__, "the number of training images": images, **facts})
+    twin = copy.deepcopy(plan.student) if spec.engine.zero_stage == 3 and ranks.first else None
+    if saved:
+        ranks.together(lambda: saved.restore_weights(plan.distiller))
+    engine = Engine(plan.distiller, spec, ranks)
+    if saved:
+        restore_optimizer_state(engine, saved.optimizer, saved.state["optimizer"])
+    if ranks.rank:  # networks that draw random numbers draw others on each process
+        _seed_everything(mixed(spec.train.seed, ranks.rank))
+    return Parts(
+        spec=spec,
+        ranks=ranks,
+        device=device(),
+        splits=plan.splits,
+        batches=plan.batches,
+        teachers=plan.teachers,
+        student=plan.student,
+        twin=twin,
+        engine=engine,
+        lr_schedule=lr_schedule(spec.optimizer, plan.length),
+        student_macs=plan.student_macs,
+        ledger=_ledger(plan.student_macs, plan.teachers),
+        total_steps=plan.length.total_steps,
+    )
+
+
+def _plan(spec: Spec, ranks: Ranks) -> _Plan:
+    engine_config(spec, ranks)  # refused here, it is so before anything is loaded
     _seed_everything(spec.train.seed)
     splits = image_splits(spec)
     for folder in spec.evaluate.retrieval:  # a fault there is better found before the training than after
         read_ground_truth(Path(folder))
-    batches = TrainingBatches(splits.train, spec.data, spec.train.batch_size, spec.train.seed)
+    batches = TrainingBatches(splits.train, spec.data, spec.train.batch_size, spec.train.seed, ranks)
     providers = {
         name: backbone(wanted, spec.data.image_size).eval().requires_grad_(False)
         for name, wanted in spec.each_teacher.items()
@@ -99,30 +162,20 @@ def build(spec: Spec) -> Parts:
     student = backbone(spec.student, spec.data.image_size)
     _warn_of_idle_modules(student)
     length = RunLength(spec.train.duration.in_steps(batches.steps_per_epoch), batches.steps_per_epoch)
-    teachers = [_teacher(spec, name, provider, student, length) for name, provider in providers.items()]
+    teachers = [
+        build_teacher(spec, name, provider, student, length, ranks) for name, provider in providers.items()
+    ]
     distiller = Distiller(
         student,
         {teacher.name: teacher.match for teacher in teachers},
         weights={name: wanted.weight for name, wanted in spec.each_teacher.items()},
         sigreg_weight=spec.objective.sigreg,
+        joined=ranks.joined,
     )
-    lr_schedule = _lr_schedule(spec.optimizer, length)
     macs = student_macs(distiller)
     for provider in providers.values():
         provider.to(device())
-    return Parts(
-        spec=spec,
-        device=device(),
-        splits=splits,
-        batches=batches,
-        teachers=teachers,
-        student=student,
-        engine=wrap(distiller, spec, lr_schedule),
-        lr_schedule=lr_schedule,
-        student_macs=macs,
-        ledger=_ledger(macs, teachers),
-        total_steps=length.total_steps,
-    )
+    return _Plan(splits, batches, length, teachers, student, distiller, macs)
 
 
 def _warn_of_idle_modules(student: LayerFeatureProvider) -> None:
@@ -135,123 +188,10 @@ def _warn_of_idle_modules(student: LayerFeatureProvider) -> None:
         )
 
 
-def _teacher(
-    spec: Spec, name: str, provider: LayerFeatureProvider, student: LayerFeatureProvider, length: RunLength
-) -> Teacher:
-    try:
-        match = _match(spec.objective, student, provider)
-        scheduler = _scheduler(spec.curricula[name], match.target.choices)
-    except SpecError as error:
-        whose = f"teachers.{name}: " if spec.teachers else ""
-        raise SpecError(whose + error.cause, error.remedy) from error
-    scheduler.run = length
-    return Teacher(
-        name=name,
-        provider=provider,
-        match=match,
-        scheduler=scheduler,
-        macs=count_layer_macs(provider, norm=match.target_norm),
-        embedding_macs=embedding_macs(provider) if match.embedding else 0,
-        head_macs=head_macs(match, student, provider),
-        batch_size=spec.train.batch_size,
-    )
-
-
-def _match(objective: ObjectiveSpec, student: LayerFeatureProvider, teacher: LayerFeatureProvider) -> Match:
-    try:
-        return Match(
-            student,
-            teacher,
-            target=TARGETS[objective.target],
-            patch_loss=_patch_loss(objective.patch),
-            cls_weight=objective.cls_weight,
-            separate_cls=objective.cls_head == "separate",
-            sum_pairs=objective.reduction == "sum",
-            embedding_weight=objective.patch_embedding,
-            target_norm=TARGET_NORMS[objective.target_norm],
-            upsample=objective.grid == "larger",
-        )
-    except ValueError as error:
-        raise SpecError(
-            f"objective: {error}", "Leave out target or patch_embedding, or take other backbones."
-        ) from error
-
-
-def _patch_loss(name: str) -> FeatureLoss:
-    """The loss of that name, tried once: a plugin's fault is better found before the first step."""
-    plugins, one = installed_plugins(), torch.ones(1, 2, 3)
-    loss: FeatureLoss = plugins.get("losses", name)
-    try:
-        found = loss(one, one)
-    # A stranger's function can fail in any way.
-    except Exception as error:
-        found, said = None, f"fails with {type(error).__name__}: {error}"
-    else:
-        said = f"returns {tuple(found.shape)}" if isinstance(found, Tensor) else f"returns {found!r}"
-    if not isinstance(found, Tensor) or found.ndim:
-        raise PluginError(
-            f"the loss '{name}' of plugin {plugins.owner('losses', name)} {said} for two tensors (1, 2, 3)",
-            "Write it as (projected, target) -> scalar tensor.",
-        )
-    return loss
-
-
-def _lr_schedule(spec: OptimizerSpec, run: RunLength) -> LrSchedule:
-    """The schedule of the spec; its warm-up is LEAP's if left out: 10 epochs, at most a tenth."""
-    total, per_epoch, restart = run.total_steps, run.steps_per_epoch, spec.restart
-    warmup = spec.warmup.in_steps(per_epoch) if spec.warmup else min(10 * per_epoch, total // 10)
-    warmup = min(warmup, total)
-    if restart is not None and restart.warmup is not None:
-        decay = restart.peak_decay or 0.0
-        return SegmentWarmup(total, restart.warmup.in_steps(per_epoch), peak_decay=decay)
-    if restart is not None:
-        options = {} if restart.scale is None else {"scale": restart.scale}
-        constant = spec.constant_warmup
-        return RestartingCosine(total, warmup, peak=restart.peak, constant_warmup=constant, **options)
-    return WarmupConstant(warmup) if spec.schedule == "constant" else WarmupCosine(total, warmup)
-
-
 def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def image_splits(spec: Spec) -> ImageSplits:
-    """Open the images that a spec names."""
-    family, _, name = spec.data.source.partition("/")
-    plugins = installed_plugins()
-    splits = plugins.get("datasets", family)(spec.data, name, spec.train.seed)
-    if not isinstance(splits, ImageSplits):
-        raise PluginError(
-            f"the data source '{family}' of plugin {plugins.owner('datasets', family)} returns a "
-            f"{type(splits).__name__}",
-            "Return ImageSplits(train, val).",
-        )
-    return splits
-
-
-def backbone(wanted: BackboneSpec, image_size: int) -> LayerFeatureProvider:
-    """Build a teacher or student."""
-    return build_backbone(
-        wanted.backbone,
-        model=wanted.model,
-        weights=wanted.weights,
-        image_size=image_size,
-        options=wanted.options,
-    )
-
-
-def _scheduler(curriculum: CurriculumSpec, num_layers: int) -> DifficultyScheduler:
-    factory = installed_plugins().get("schedulers", curriculum.scheduler)
-    try:
-        scheduler: DifficultyScheduler = factory(num_layers, **checked_options(factory, curriculum.options))
-    except ValueError as error:
-        raise SpecError(
-            f"curriculum.{error}",
-            "Name one of these layers; target: layer+last keeps the last one for itself.",
-        ) from error
-    return scheduler
 
 
 def _ledger(student: int, teachers: list[Teacher]) -> FlopsLedger:

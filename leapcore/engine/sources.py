@@ -14,7 +14,7 @@ from leapcore.files import class_folders, image_folder
 from leapcore.spec import DataSpec
 
 Images = Dataset[Any]
-"""Yields (RGB image of PIL, label); has a length, and an index unless it is a stream."""
+"""Yields (image of PIL or a file's bytes, label); has a length, and an index unless it is a stream."""
 
 # Of these sets, timm takes any split but the one for training as the test images, misspelt ones too.
 _TWO_SPLITS = {
@@ -86,6 +86,7 @@ def _folder_dataset(key: str, path: str, class_map: dict[str, int] | None) -> An
         dataset = import_timm().data.create_dataset(
             "", root=str(root), search_split=False, class_map=class_map
         )
+        dataset.load_bytes = True  # timm would pass over some broken files and fail on others
     except RuntimeError as error:
         raise DataError(
             f"{key}: folder '{path}' holds no images",
@@ -140,6 +141,8 @@ def _timm_split(data: DataSpec, split: str, **options: Any) -> Images:
         dataset: Images = import_timm().data.create_dataset(
             data.source, root=data.root, split=split, **keys, **options
         )
+        if hasattr(dataset, "load_bytes"):
+            dataset.load_bytes = True  # as in a folder
     # Each reader fails in its own way: a missing package, a missing file, no network.
     except Exception as error:
         raise DataError(

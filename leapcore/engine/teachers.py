@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from leapcore.core.alignment import ALIGNMENTS
-from leapcore.core.distiller import Distiller
+from leapcore.core.alignment import ALIGNMENTS, WHOLE
+from leapcore.core.distiller import Distillation
 from leapcore.core.flops import LayerMacs
 from leapcore.core.matching import Comparison, Match, TeacherFeatures
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.core.targets import Pair
+from leapcore.engine.ranks import Ranks
 from leapcore.errors import PluginError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +38,8 @@ class Teacher:
         macs: MACs per image, layer by layer.
         embedding_macs: MACs per image of its patch embedding, where a loss asks for it once more.
         head_macs: MACs per image of the student's projectors, by target layer.
-        batch_size: Images per step.
+        batch_size: Images per step, over all processes.
+        ranks: The processes that share a batch.
         warned: Whether :meth:`warn_of_few_tokens` has done so.
     """
 
@@ -46,6 +51,7 @@ class Teacher:
     embedding_macs: int
     head_macs: list[int]
     batch_size: int
+    ranks: Ranks
     warned: bool = False
 
     def features(self, pixels: Tensor) -> TeacherFeatures:
@@ -63,6 +69,14 @@ class Teacher:
             )
         return self.match.teacher_features(self.provider, pixels, self.scheduler.target)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells its weights from others: a hash of the first numbers of each tensor."""
+        found = hashlib.sha256()
+        for tensor in self.provider.state_dict().values():
+            found.update(tensor.flatten()[:64].float().cpu().numpy().tobytes())
+        return found.hexdigest()
+
     @property
     def step_macs(self) -> int:
         """MACs per image of :meth:`features`."""
@@ -79,7 +93,7 @@ class Teacher:
         return self.match.target.pairs(self.match.target.choices - 1)
 
     @torch.no_grad()
-    def calibrate(self, distiller: Distiller, pixels: Tensor) -> tuple[list[float], int]:
+    def calibrate(self, distiller: Callable[..., Distillation], pixels: Tensor) -> tuple[list[float], int]:
         """The student's alignment with every layer, in one pass of the teacher, and what scoring took.
 
         Returns:
@@ -96,9 +110,12 @@ class Teacher:
         return scores, macs
 
     def score(self, comparison: Comparison) -> Tensor:
-        """The alignment that the scheduler listens to."""
-        rows = self._sampled(comparison)
-        return ALIGNMENTS[self._alignment].score(comparison.projected[:rows], comparison.target[:rows])
+        """The alignment that the scheduler listens to: that of the whole batch, the same on every process."""
+        images = self.ranks.mine_among_first(self._sampled_images, self.batch_size)
+        rows = images * self._tokens_per_image(comparison)
+        parts = WHOLE if self.ranks.size == 1 else self.ranks
+        score = ALIGNMENTS[self._alignment].score
+        return score(comparison.projected[:rows], comparison.target[:rows], parts=parts)
 
     def score_macs(self, comparison: Comparison) -> int:
         """MACs of :meth:`score`."""
@@ -124,5 +141,11 @@ class Teacher:
 
     def _sampled(self, comparison: Comparison) -> int:
         """How many tokens the score is measured on: those of the first ``sample_images`` images."""
-        images = min(self.scheduler.sample_images or self.batch_size, self.batch_size)
-        return len(comparison.target) * images // self.batch_size
+        return self._sampled_images * self._tokens_per_image(comparison)
+
+    @property
+    def _sampled_images(self) -> int:
+        return min(self.scheduler.sample_images or self.batch_size, self.batch_size)
+
+    def _tokens_per_image(self, comparison: Comparison) -> int:
+        return len(comparison.target) * self.ranks.size // self.batch_size

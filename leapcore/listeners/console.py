@@ -36,10 +36,12 @@ class ConsoleListener:
         self._layers: dict[str, int] = {}  # how many each teacher has
         self._targets: dict[str, int] = {}
         self._epoch = 0
+        self.told = False  # of a run
 
     @hookimpl
     def leapcore_run_started(self, start: RunStart) -> None:
         """Show what is about to happen."""
+        self.told = True
         self._layers = {name: facts.layers for name, facts in start.teachers.items()}
         self._console.print(_models_table(start))
         spec = start.spec
@@ -49,7 +51,18 @@ class ConsoleListener:
             f"curriculum '{_curricula(spec)}', results in {start.folder}\n",
             markup=False,
         )
-        self._task = self._progress.add_task("starting", total=start.total_steps, figures="")
+        self._epoch = start.step // start.steps_per_epoch
+        if start.step:
+            self._targets = dict(start.targets)
+            self._console.print(
+                f"goes on after step {start.step:,}, {self._targets_text()}", style="cyan", highlight=False
+            )
+        self._task = self._progress.add_task(
+            self._targets_text() if start.step else "starting",
+            total=start.total_steps,
+            completed=start.step,
+            figures="",
+        )
         self._progress.start()
 
     @hookimpl
@@ -76,6 +89,14 @@ class ConsoleListener:
         if not self._console.is_terminal and int(metrics["epoch"]) > self._epoch:
             self._epoch = int(metrics["epoch"])
             self._console.print(f"epoch {self._epoch}  {self._targets_text()}  {figures}", highlight=False)
+
+    @hookimpl
+    def leapcore_images_skipped(self, step: int, images: dict[str, str]) -> None:
+        """Name the first few."""
+        for name, reason in list(images.items())[:3]:
+            self._console.print(f"step {step}: skipped {name}: {reason}", style="yellow", markup=False)
+        if len(images) > 3:
+            self._console.print(f"… and {len(images) - 3} more, see skipped.log", style="yellow")
 
     def _targets_text(self) -> str:
         """``layer 3/12``; of several teachers ``layer 3/12, 1/24``."""

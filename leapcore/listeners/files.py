@@ -11,6 +11,19 @@ from leapcore.events import TargetChange
 from leapcore.hookspecs import hookimpl
 
 
+class SkippedLog:
+    """``skipped.log``: a line per image that could not be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "skipped.log"
+
+    @hookimpl
+    def leapcore_images_skipped(self, step: int, images: dict[str, str]) -> None:
+        """Add them."""
+        with self._path.open("a") as file:
+            file.writelines(f"step {step}: {name}: {reason}\n" for name, reason in images.items())
+
+
 class JsonLines:
     """``metrics.jsonl``: a line per report and per change of target."""
 
@@ -33,12 +46,18 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Events under ``tensorboard/``, one curve per figure."""
+    """Events under ``tensorboard/``, one curve per figure.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: The run's.
+        step: Finished steps, where the run goes on.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        purge = step + 1 if step else None  # what a run wrote after the checkpoint that it goes on from
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
     @hookimpl
     def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from leapcore.engine.data import TrainingBatches, _Views, evaluation_batches, evaluation_view, training_view
+from leapcore.engine.data import TrainingBatches, _Views, evaluation_batches
 from leapcore.engine.sources import digits, folder, from_timm
+from leapcore.engine.views import evaluation_view, training_view
 from leapcore.errors import DataError
 from leapcore.spec import AugmentSpec, DataSpec
 

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from leapcore import load_spec
-from leapcore.engine.deepspeed import _optimizer, engine_config, peak_lr
+from leapcore.engine.deepspeed import engine_config
+from leapcore.engine.optimizers import build_optimizer, peak_lr
+from leapcore.engine.ranks import Ranks
 
 
 def _spec(*overrides):
@@ -25,7 +27,7 @@ def test_lars_takes_the_same_steps_as_the_reference(golden):
         module = nn.Module()
         module.weight = nn.Parameter(torch.tensor(case["w0"]))
         spec = _spec("optimizer.name=lars", f"optimizer.weight_decay={case['weight_decay']}")
-        optimizer = _optimizer(module, spec.optimizer, case["lr"])
+        optimizer = build_optimizer(module, spec.optimizer, case["lr"])
         for gradient, expected in zip(case["grads"], case["w_after_each_step"], strict=True):
             module.weight.grad = torch.tensor(gradient)
             optimizer.step()
@@ -34,7 +36,7 @@ def test_lars_takes_the_same_steps_as_the_reference(golden):
 
 def test_norms_biases_and_embeddings_do_not_decay(vit):
     provider = vit(reg_tokens=4)
-    optimizer = _optimizer(provider, _spec("optimizer.name=lars").optimizer, 1.0)
+    optimizer = build_optimizer(provider, _spec("optimizer.name=lars").optimizer, 1.0)
     decays = {id(p): group["weight_decay"] > 0 for group in optimizer.param_groups for p in group["params"]}
     found = {name: decays[id(parameter)] for name, parameter in provider.named_parameters()}
     for name, decayed in found.items():
@@ -44,4 +46,4 @@ def test_norms_biases_and_embeddings_do_not_decay(vit):
 
 
 def test_clipping_is_always_written_down():
-    assert engine_config(_spec("optimizer.clip=0"))["gradient_clipping"] == 0
+    assert engine_config(_spec("optimizer.clip=0"), Ranks())["gradient_clipping"] == 0

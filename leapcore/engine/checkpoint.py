@@ -1,0 +1,210 @@
+"""Checkpoints on disk: written whole or not at all, checked before they are used.
+
+``checkpoints/step-00001200`` holds ``state.json`` (everything that is a number or a text, and the sizes and
+checksums of the other two), ``weights.safetensors`` (the distiller: student and projectors) and
+``optimizer.safetensors``. ``checkpoints/latest`` names the newest. There is no pickle and no teacher.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from leapcore.errors import CheckpointError
+
+FORMAT = 1
+STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+_PARTIAL = ".partial"
+
+
+@dataclass
+class Checkpoint:
+    """A run as it was after a step.
+
+    Attributes:
+        path: Its folder.
+        state: Numbers and texts.
+        weights: The distiller's state dict.
+        optimizer: What the optimizer remembers, tensor by tensor.
+    """
+
+    path: Path
+    state: dict[str, Any]
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+    def restore_weights(self, distiller: nn.Module) -> None:
+        """Put the weights into a distiller of the same shape.
+
+        Raises:
+            CheckpointError: It has another shape.
+        """
+        try:
+            distiller.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"checkpoint '{self.path}' does not fit this student and teacher: "
+                f"{' '.join(str(error).split())[:300]}",
+                "Go on with the models that it was made with.",
+            ) from error
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        folder: The run's folder ``checkpoints``, which need not exist yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def names(self) -> list[str]:
+        """All that are complete, oldest first."""
+        return sorted(path.name for path in self.folder.glob("step-*") if path.is_dir())
+
+    def latest(self) -> str | None:
+        """The newest, None if there is none."""
+        try:
+            named = (self.folder / "latest").read_text().strip()
+        except OSError:
+            named = ""
+        names = self.names()
+        return named if named in names else next(reversed(names), None)
+
+    def save(self, step: int, saved: Checkpoint, *, keep: int) -> None:
+        """Write a checkpoint, let ``latest`` name it, and remove the oldest beyond ``keep``.
+
+        A kill at any moment leaves the one before whole, and ``latest`` naming a whole one.
+
+        Raises:
+            OSError: It cannot be written; nothing of it is left.
+        """
+        name = f"step-{step:08}"
+        partial = self.folder / (_PARTIAL + name)
+        self.clean()
+        try:
+            partial.mkdir(parents=True)
+            _write(partial, saved)
+            shutil.rmtree(self.folder / name, ignore_errors=True)  # the same step again, after a resume
+            partial.rename(self.folder / name)
+            _synced(self.folder)
+            _write_whole(self.folder / "latest", name)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        for old in [other for other in self.names() if other < name][: -(keep - 1) or None]:
+            shutil.rmtree(self.folder / old, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Remove what a kill left half written."""
+        for path in self.folder.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def load(self, name: str | None = None) -> Checkpoint:
+        """Read one, the newest if none is named.
+
+        Raises:
+            CheckpointError: There is none, or it is broken; the message names the one before.
+        """
+        wanted = name or self.latest()
+        if wanted is None or wanted not in self.names():
+            known = ", ".join(self.names())
+            raise CheckpointError(
+                f"there is no checkpoint {wanted or ''} in '{self.folder}'".replace("  ", " "),
+                f"There are: {known}." if known else "Start the run without --resume.",
+            )
+        try:
+            return _read(self.folder / wanted)
+        except _Broken as broken:
+            raise CheckpointError(
+                f"checkpoint '{self.folder / wanted}' cannot be used: {broken}", self._instead_of(wanted)
+            ) from broken
+
+    def _instead_of(self, name: str) -> str:
+        before = [other for other in self.names() if other < name]
+        if before:
+            return (
+                f"The one before it is {before[-1]}: name it with --resume, or with --checkpoint to export."
+            )
+        return "There is none before it: start again with --overwrite."
+
+
+class _Broken(Exception):
+    """What is wrong with a checkpoint."""
+
+
+def _write(folder: Path, saved: Checkpoint) -> None:
+    from safetensors.torch import save
+
+    files = {}
+    for name, tensors in ((WEIGHTS, saved.weights), (OPTIMIZER, saved.optimizer)):
+        content = save(tensors)
+        _write_synced(folder / name, content)
+        files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    state = {"format": FORMAT, "files": files, **saved.state}
+    _write_synced(folder / STATE, json.dumps(state).encode())
+    _synced(folder)
+
+
+def _read(folder: Path) -> Checkpoint:
+    from safetensors.torch import load
+
+    with _faults_told():
+        state = json.loads((folder / STATE).read_bytes())
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise _Broken(f"{STATE} is not of a checkpoint that this version of leapcore reads")
+        contents = {name: _checked(folder / name, told) for name, told in state["files"].items()}
+        return Checkpoint(folder, state, load(contents[WEIGHTS]), load(contents[OPTIMIZER]))
+
+
+@contextmanager
+def _faults_told() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _Broken(f"{Path(error.filename).name} is missing") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _Broken(f"{STATE} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _checked(path: Path, told: dict[str, Any]) -> bytes:
+    content = path.read_bytes()
+    if len(content) != told["bytes"]:
+        raise _Broken(f"{path.name} has {len(content):,} bytes, not {told['bytes']:,}")
+    if hashlib.sha256(content).hexdigest() != told["sha256"]:
+        raise _Broken(f"{path.name} was changed after it was written")
+    return content
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Replace a small file in one go."""
+    partial = path.with_name(path.name + _PARTIAL)
+    _write_synced(partial, text.encode())
+    partial.replace(path)
+    _synced(path.parent)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _synced(folder: Path) -> None:
+    """Make sure that the folder's entries are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,117 @@
+"""Reading single images, and keeping count of those that cannot be read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from leapcore.engine.ranks import shared
+from leapcore.engine.views import rgb
+from leapcore.errors import DataError
+
+_SUBSTITUTES = 10  # images in a row that are tried in place of a broken one
+
+
+class Fault(NamedTuple):
+    """An image that cannot be used.
+
+    Attributes:
+        name: Its file, or its number where it has none.
+        reason: What went wrong.
+    """
+
+    name: str
+    reason: str
+
+
+class Sample(NamedTuple):
+    """An image as it was read.
+
+    Attributes:
+        image: In RGB; None if it could not be read.
+        label: Its class, -1 if it has none.
+        faults: What could not be read on the way.
+    """
+
+    image: Any
+    label: int
+    faults: tuple[Fault, ...] = ()
+
+
+def read(images: Any, index: int) -> Sample:
+    """Read an image: a file's bytes, or what a data set decoded by itself."""
+    try:
+        image, label = images[index]
+        opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+        return Sample(rgb(opened), int(label))
+    # Broken files make decoders fail in every way, and data sets of plugins may too.
+    except Exception as error:
+        return Sample(None, -1, (Fault(_name(images, index), f"{type(error).__name__}: {error}"),))
+
+
+def read_or_next(images: Any, index: int) -> Sample:
+    """Read an image; in place of a broken one the next that can be read, which keeps batches whole."""
+    faults: tuple[Fault, ...] = ()
+    for nearby in range(index, index + min(_SUBSTITUTES, len(images))):
+        sample = read(images, nearby % len(images))
+        faults += sample.faults
+        if sample.image is not None:
+            return sample._replace(faults=faults)
+    return Sample(Image.new("RGB", (1, 1)), -1, faults)
+
+
+def _name(images: Any, index: int) -> str:
+    try:
+        return str(images.filename(index, absolute=True))
+    # Only timm's data sets have names, and not all of those.
+    except Exception:
+        return f"image {index}"
+
+
+class Skipped:
+    """The images that a run could not use.
+
+    Args:
+        total: How many images there are.
+        limit: The share of them that may be skipped.
+
+    Attributes:
+        reasons: Why, by the image's name.
+    """
+
+    def __init__(self, total: int, limit: float) -> None:
+        self.total = total
+        self.limit = limit
+        self.reasons: dict[str, str] = {}
+        self._fresh: list[Fault] = []
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """Note those that are new."""
+        for fault in map(Fault._make, faults):
+            if fault.name not in self.reasons:
+                self.reasons[fault.name] = fault.reason
+                self._fresh.append(fault)
+
+    def take_fresh(self) -> list[Fault]:
+        """Those that came since the last call."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def check(self) -> None:
+        """Stop where there are too many.
+
+        Raises:
+            DataError: More images than the limit allows cannot be used.
+        """
+        count = len(self.reasons)
+        if count > self.limit * self.total:
+            name, reason = next(reversed(self.reasons.items()))
+            error = DataError(
+                f"{count:,} of {self.total:,} images cannot be used, more than the {self.limit:.1%} that "
+                f"data.skip_limit allows; the last is {name}: {reason}",
+                "Are the files still there? Mend or remove the broken ones, or raise data.skip_limit.",
+            )
+            raise shared(error)  # every process has heard of the same images

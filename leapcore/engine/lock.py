@@ -1,0 +1,62 @@
+"""A lock on a folder that the system drops with the process that holds it, however that ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from leapcore.errors import OutputError
+
+NAME = ".lock"
+
+
+class FolderLock:
+    """Held from its making until :meth:`release`.
+
+    A lock of this kind (POSIX, ``fcntl``) is not inherited by processes that are forked, so that data workers
+    do not hold it longer than the run.
+
+    Args:
+        folder: What is locked; made if it is not there.
+
+    Raises:
+        OutputError: Another process holds it.
+        OSError: The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            self._file = self._path.open("a+")
+            self._take()
+            if self._path.exists():
+                break
+            self._file.close()  # its last holder removed the file just before this one got it
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._file.flush()
+
+    def _take(self) -> None:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise OutputError(
+                f"output folder '{self._path.parent}' is in use by {holder}",
+                "Wait until it has ended, or name another folder with --output.",
+            ) from error
+
+    def release(self) -> None:
+        """Let others in; folders that were made for this and are still empty are not left behind."""
+        self._path.unlink(missing_ok=True)
+        for folder in self._made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
+        self._file.close()

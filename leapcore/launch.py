@@ -1,0 +1,44 @@
+"""Several processes on this machine, through torch's own launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+def launch(arguments: Sequence[str], processes: int) -> NoReturn:
+    """Run the same command in several processes; when one fails, the others are ended.
+
+    Args:
+        arguments: The command line without the program's name.
+        processes: How many.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # It reports each failure with tables and tracebacks; the processes say themselves what is wrong.
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=str(os.getpid()),
+        max_restarts=0,
+        monitor_interval=0.5,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "leapcore", *arguments)
+    except ChildFailedError as error:
+        code = min(error.failures.items())[1].exitcode
+        sys.exit(code if code > 0 else 128 - code)  # ended by a signal: as the shell counts
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
+    sys.exit(0)
