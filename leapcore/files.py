@@ -68,7 +68,7 @@ def class_folders(root: Path) -> list[Path]:
 
 def _asset(name: str) -> Path:
     assets = Path(str(files("leapcore"))) / "assets"
-    if not (assets / name).is_dir():
-        known = [path.name for path in class_folders(assets)]
+    known = [path.name for path in class_folders(assets)]
+    if name not in known:
         raise WeightsError(f"leapcore ships no weights named '{name}'", did_you_mean(name, known))
     return assets / name

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+# As the command `leapcore` does it: `python -m` would import from the current folder first.
+_COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from leapcore.cli import main; main()"
+
 
 def launch(arguments: Sequence[str], processes: int) -> NoReturn:
     """Run the same command in several processes; when one fails, the others are ended.
@@ -35,7 +38,7 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
         monitor_interval=0.5,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "leapcore", *arguments)
+        elastic_launch(config, sys.executable)("-c", _COMMAND, *arguments)
     except ChildFailedError as error:
         code = min(error.failures.items())[1].exitcode
         sys.exit(code if code > 0 else 128 - code)  # ended by a signal: as the shell counts

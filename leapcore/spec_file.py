@@ -22,6 +22,10 @@ from leapcore.spec import BackboneSpec, CurriculumSpec, Spec
 
 logger = logging.getLogger(__name__)
 
+# Python's own errors come from values such as 2024-13-45, or from a thousand brackets.
+NOT_YAML = (YAMLError, ValueError, RecursionError)
+MOST_VALUES = 10_000
+
 KeyPath = tuple[str | int, ...]
 
 
@@ -91,13 +95,14 @@ def _read(source: str) -> SpecText:
         )
     try:
         keys = YAML().load(content)
-    except YAMLError as error:
+    except NOT_YAML as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or f"{error}".split("\n")[0]
         raise SpecError(f"{label}{line}: this is not YAML: {problem}", "Mend that line.") from error
     if not isinstance(keys, CommentedMap):
         raise SpecError(f"{label}: a spec is a mapping of sections", "Start from: leapcore recipes copy")
+    _check_values(label, keys)
     return SpecText(label, keys, set())
 
 
@@ -118,9 +123,30 @@ def assignment(flag: str, text: str, example: str) -> tuple[str, Any]:
     if not (key and equals):
         raise SpecError(f"{flag} {text}: not of the form key=value", f"Write {flag} {example}.")
     try:
-        return key, YAML(typ="safe").load(value)
-    except YAMLError as error:
+        found = YAML(typ="safe").load(value)
+    except NOT_YAML as error:
         raise SpecError(f"{flag} {text}: the value is not YAML", "Quote it.") from error
+    _check_values(f"{flag} {key}", found)
+    return key, found
+
+
+def _check_values(label: str, root: Any) -> None:
+    """Refuse tags, which mean nothing here, and aliases that stand for more than a spec can hold."""
+    waiting, seen = [root], 0
+    while waiting:
+        node, seen = waiting.pop(), seen + 1
+        tag = getattr(getattr(node, "tag", None), "value", None)  # of what is not plain YAML
+        if tag is not None:
+            raise SpecError(f"{label}: a spec has no tags such as {tag}", "Write the value alone.")
+        if seen > MOST_VALUES:
+            raise SpecError(
+                f"{label}: more than {MOST_VALUES:,} values once its aliases (*name) are written out",
+                "Write out what they stand for, without an alias inside itself.",
+            )
+        if isinstance(node, dict):
+            waiting.extend(node.values())
+        elif isinstance(node, (list, tuple, set)):
+            waiting.extend(node)
 
 
 def _override(text: SpecText, override: str) -> None:

@@ -14,6 +14,8 @@ from leapcore.core.provider import ImageInput
 from leapcore.errors import SpecError, UnknownNameError, WeightsError
 from leapcore.files import weights_path
 
+# Arguments of timm.create_model that say where weights come from; a spec has `weights` for that.
+_SOURCES = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 _WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -39,6 +41,7 @@ def create_timm_model(
         WeightsError: The weights are missing, unreadable or of another architecture.
         SpecError: The model does not take these options.
     """
+    _refuse_sources(options)
     path = weights_path(weights)
     folder = path if path is not None and path.is_dir() else None
     name = _known_name(model) if folder is None else _checked_architecture(model, folder)
@@ -48,6 +51,14 @@ def create_timm_model(
     network = _build(name, folder, path, weights, {"num_classes": 0, **_sized(name, size, options)})
     network.leapcore_image_size = size
     return network
+
+
+def _refuse_sources(options: dict[str, Any]) -> None:
+    for name in _SOURCES:
+        if name in options:
+            raise SpecError(
+                f"options.{name} cannot be used: weights come from where 'weights' says", "Leave it out."
+            )
 
 
 def timm_image_input(model: Any) -> ImageInput:
@@ -81,8 +92,10 @@ def architecture(folder: Path) -> str:
         WeightsError: It has no usable ``config.json``.
     """
     try:
-        name: str = json.loads((folder / "config.json").read_text())["architecture"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        name = json.loads((folder / "config.json").read_text())["architecture"]
+        if not isinstance(name, str):
+            raise TypeError(f"its architecture is {name!r}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(
             f"folder '{folder}' is no timm model: its config.json cannot be used ({error})",
             "Give a folder in timm's local-dir format: config.json and model.safetensors.",
@@ -180,8 +193,13 @@ def _load(network: Any, path: Path) -> None:
 
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     try:
-        result = load_checkpoint(network, str(path), strict=False, filter_fn=convert)
+        result = load_checkpoint(network, str(path), strict=False, filter_fn=convert, weights_only=True)
     except Exception as error:
+        if "weights_only" in str(error):  # torch and timm advise to switch it off
+            raise WeightsError(
+                f"weights '{path}' cannot be loaded: they hold more than tensors, and could run code",
+                "Have them saved as .safetensors, or as a state dict alone.",
+            ) from error
         raise _misfit(path, network, _shortened(error)) from error
     classifier = network.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
@@ -198,7 +216,7 @@ def _load(network: Any, path: Path) -> None:
 def _keys_with_classifier(network: Any) -> set[str]:
     options = {key: value for key, value in network.leapcore_options.items() if key != "num_classes"}
     with torch.device("meta"):
-        whole = import_timm().create_model(network.pretrained_cfg["architecture"], **options)
+        whole = import_timm().create_model(_known_name(network.pretrained_cfg["architecture"]), **options)
     return set(whole.state_dict())
 
 

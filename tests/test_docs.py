@@ -36,6 +36,8 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "docs/paper.md",
         "docs/plugins.md",
         "docs/backbones.md",
+        "docs/scaling.md",
+        "docs/security.md",
     ],
 )
 def test_links_and_named_files_exist(page):

@@ -163,8 +163,8 @@ def _read(folder: Path) -> Checkpoint:
         state = json.loads((folder / STATE).read_bytes())
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise _Broken(f"{STATE} is not of a checkpoint that this version of leapcore reads")
-        contents = {name: _checked(folder / name, told) for name, told in state["files"].items()}
-        return Checkpoint(folder, state, load(contents[WEIGHTS]), load(contents[OPTIMIZER]))
+        weights, optimizer = (_checked(folder / name, state["files"][name]) for name in (WEIGHTS, OPTIMIZER))
+        return Checkpoint(folder, state, load(weights), load(optimizer))
 
 
 @contextmanager
@@ -173,8 +173,11 @@ def _faults_told() -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise _Broken(f"{Path(error.filename).name} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _Broken(f"{STATE} cannot be read ({type(error).__name__}: {error})") from error
+    except _Broken:
+        raise
+    # Files of a stranger can be wrong in any way.
+    except Exception as error:
+        raise _Broken(f"it cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _checked(path: Path, told: dict[str, Any]) -> bytes:

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -172,7 +171,7 @@ def _student_of(spec: Path) -> BackboneSpec | None:
     """What a run's spec says of its student; None where there is no such spec."""
     try:
         return BackboneSpec(**YAML(typ="safe").load(spec)["student"])
-    except (OSError, YAMLError, TypeError, KeyError, ValidationError):
+    except (OSError, YAMLError, TypeError, KeyError, ValueError, RecursionError):
         return None
 
 

@@ -187,10 +187,10 @@ class RunFolder:
     def status(self) -> str:
         """How the run in here ended, as its summary says."""
         try:
-            status: str = json.loads((self.path / "summary.json").read_text())["status"]
-        except (OSError, ValueError, KeyError):
+            status = json.loads((self.path / "summary.json").read_text())["status"]
+        except (OSError, ValueError, KeyError, TypeError):
             return "unfinished"
-        return status
+        return str(status) or "unfinished"
 
     def _described(self) -> str:
         return f"{'an' if self.status[0] in 'aeiou' else 'a'} {self.status} run"

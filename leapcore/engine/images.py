@@ -6,12 +6,13 @@ import io
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from leapcore.engine.ranks import shared
 from leapcore.engine.views import rgb
 from leapcore.errors import DataError
 
+EpsImagePlugin.gs_binary = False  # or PIL would start Ghostscript for PostScript, whatever a file's name
 _SUBSTITUTES = 10  # images in a row that are tried in place of a broken one
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,6 +123,12 @@ def from_timm(data: DataSpec, name: str, seed: int) -> ImageSplits:
     """
     if data.root is not None and not Path(data.root).is_dir():
         raise DataError(f"data.root '{data.root}' does not exist", "Set it to the folder with the files.")
+    if name == "pandas":  # datasets below 5.2 unpickles the files of the current folder
+        raise DataError(
+            "data.source 'hfds/pandas' reads pickles, which can run code", "Save the images as Parquet files."
+        )
+    if data.root is not None:  # webdataset takes a path that does not begin with / for a URL or a command
+        data = data.model_copy(update={"root": str(Path(data.root).absolute())})
     if data.source.lower() in _TWO_SPLITS:
         _check_split("data.train", data.train, ("train", "training"))
         _check_split("data.val", data.val, ("test", "val", "valid", "validation", "eval", "evaluation"))
@@ -143,6 +150,9 @@ def _timm_split(data: DataSpec, split: str, **options: Any) -> Images:
         )
         if hasattr(dataset, "load_bytes"):
             dataset.load_bytes = True  # as in a folder
+        _check_shards(data, dataset)
+    except DataError:
+        raise
     # Each reader fails in its own way: a missing package, a missing file, no network.
     except Exception as error:
         raise DataError(
@@ -151,3 +161,16 @@ def _timm_split(data: DataSpec, split: str, **options: Any) -> Images:
             "Check source, root, split and keys; hfds, hfids and wds need: pip install 'leapcore[data]'.",
         ) from error
     return dataset
+
+
+def _check_shards(data: DataSpec, dataset: Any) -> None:
+    """A split, and a data set's own list of shards, could name any file."""
+    if not data.source.startswith("wds/"):
+        return
+    root = os.path.normpath(str(data.root))
+    for name in dataset.reader.split_info.filenames:
+        if not Path(os.path.normpath(os.path.join(root, name))).is_relative_to(root):
+            raise DataError(
+                f"shard '{name}' lies outside data.root '{data.root}'",
+                "Set data.root to a folder that holds all shards.",
+            )

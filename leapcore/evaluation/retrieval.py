@@ -144,7 +144,7 @@ def _opened(folder: Path, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    except OSError as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be decoded: {error}", "Unpack this image again.") from error
 
 
@@ -173,13 +173,19 @@ def _parsed(path: Path) -> GroundTruth:
     try:
         with path.open("rb") as file:  # the official ones come from Python 2
             content = _NumbersUnpickler(file, encoding="latin1").load()
-        images = list(content["imlist"])
+        images = [_text(name) for name in content["imlist"]]
         pairs = zip(content["qimlist"], content["gnd"], strict=True)
-        return GroundTruth(images, [_query(name, answers, len(images)) for name, answers in pairs])
+        return GroundTruth(images, [_query(_text(name), answers, len(images)) for name, answers in pairs])
     except Exception as error:  # a broken pickle may raise nearly anything
         what = f"the key {error} is missing" if isinstance(error, KeyError) else error
         cause = f"{path} cannot be used as ground truth: {what}"
         raise DataError(cause, "Fetch it from where the data set is published.") from error
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"an image's name is {name!r}")
+    return name
 
 
 def _query(name: str, answers: Any, images: int) -> Query:
