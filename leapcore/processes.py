@@ -47,5 +47,5 @@ def meeting_point(env: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 def _first_host(hosts: str) -> str:
     """``node[03-07,9],login`` starts with ``node03``."""
-    first = re.match(r"([^\[,]+)(?:\[(\d+))?", hosts)
+    first = re.match(r"([^\[,]+)(?:\[(\d+)[^\]]*\]([^,]*))?", hosts)
     return "".join(part or "" for part in first.groups()) if first else hosts

@@ -113,7 +113,8 @@ def engine_config(spec: Spec, ranks: Ranks) -> dict[str, Any]:
             f"{ranks.size} processes with engine.accumulate: {wanted.accumulate}",
             f"Use a multiple of {at_once}, such as {below or at_once} or {below + at_once}.",
         )
-    zero = {"stage": wanted.zero_stage, **_offload(wanted.offload)}
+    # Else stage 3 replaces torch's linear function for good, the teachers' and later runs' too.
+    zero = {"stage": wanted.zero_stage, "memory_efficient_linear": False, **_offload(wanted.offload)}
     config = {
         "train_micro_batch_size_per_gpu": spec.train.batch_size // at_once,
         "gradient_accumulation_steps": wanted.accumulate,

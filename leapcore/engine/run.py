@@ -60,7 +60,7 @@ def run(
         lambda: RunFolder(path, overwrite=overwrite, resume=resume) if ranks.first else Elsewhere(path)
     )
     try:
-        if ranks.told_by_first(resume is not None and folder.is_finished(spec)):
+        if ranks.told_by_first(resume in ("auto", "latest") and folder.is_finished(spec)):
             return ranks.told_by_first(folder.report() if isinstance(folder, RunFolder) else None)  # type: ignore[return-value]
         return _run(spec, folder, listeners, started)
     finally:

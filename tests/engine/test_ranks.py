@@ -1,0 +1,207 @@
+"""Several processes do what one does: the same batches, scores, targets and losses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SPEC
+
+from leapcore import linear_cka, load_spec, mean_cosine, run
+from leapcore.core.losses import sigreg
+from leapcore.engine.data import TrainingBatches
+from leapcore.engine.ranks import Ranks
+from leapcore.engine.sources import digits
+from leapcore.processes import Place, meeting_point, place
+from leapcore.spec import DataSpec
+
+sys.path.insert(0, str(Path(__file__).parent))
+import two_ranks
+
+# Six steps in which the target moves twice.
+WALK = [
+    "train.duration=6st",
+    "train.log_every=1",
+    "curriculum={scheduler: cka, max_time_per_layer: 2st, threshold: 2}",
+]
+SAMPLED = [*WALK[:2], "curriculum={scheduler: cka, max_time_per_layer: 2st, sample_images: 20}"]
+RUNS = {
+    "stage0": WALK,
+    "stage1": [*WALK, "engine.zero_stage=1"],
+    "stage2": [*WALK, "engine.zero_stage=2"],
+    "stage3": [*WALK, "engine.zero_stage=3", "evaluate.knn=end"],
+    "parts": [*WALK, "engine.accumulate=2", "engine.gradient_checkpointing=true"],
+    "sigreg": [*WALK, "objective.sigreg=0.1"],
+    "sampled": SAMPLED,
+    "resumed": [*WALK, "checkpoint.every=4st"],
+    # The last two steps again, at another ZeRO stage.
+    "resumed again": [*WALK, "engine.zero_stage=2", "step-00000004"],
+}
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    path = tmp_path_factory.mktemp("spec") / "spec.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(spec, tmp_path_factory):
+    """The folder of everything that two processes did."""
+    output = tmp_path_factory.mktemp("two")
+    (output / "runs.json").write_text(json.dumps(RUNS))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = Path(__file__).with_name("two_ranks.py")
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*launcher, script, spec, output], check=True, env=env, timeout=150)
+    return output
+
+
+@pytest.fixture(scope="module")
+def one(spec, tmp_path_factory):
+    """Runs of one process: their losses, alignments and targets, step by step."""
+    output = tmp_path_factory.mktemp("one")
+    runs = {"walk": WALK, "sigreg": [*WALK, "objective.sigreg=0.1"], "sampled": SAMPLED}
+    for name, overrides in runs.items():
+        run(load_spec(spec, overrides), output=output / name)
+    return output
+
+
+def _said(two):
+    return [json.loads((two / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def _steps(folder):
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [(line["target_layer"], line["loss"], line["alignment"]) for line in lines if "loss" in line]
+
+
+def test_scores_of_shared_out_rows_are_those_of_all_rows(two):
+    x, y = two_ranks.rows()
+    cka, unbiased = linear_cka(x, y).item(), linear_cka(x, y, unbiased=True).item()
+    expected = [cka, unbiased, cka, unbiased, mean_cosine(x, x * 2 + 1).item()]
+    first, second = (said["scores"] for said in _said(two))
+    assert first == second  # to the last bit, or schedulers could decide differently
+    assert first == pytest.approx(expected, abs=2e-7)
+    halves = [linear_cka(x[part], y[part]).item() for part in (slice(0, 30), slice(30, 60))]
+    assert sum(halves) / 2 != pytest.approx(cka, abs=1e-3)  # which is why nobody averages them
+
+
+def test_a_batch_is_permuted_across_ranks(two):
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    first, second = (said["permuted"] for said in _said(two))
+    assert first + second == order.tolist()
+
+
+def test_sigreg_has_the_gradient_of_the_whole_batch(two):
+    x, _ = two_ranks.rows()
+    weight = torch.eye(8, requires_grad=True)
+    sigreg(x @ weight).backward()
+    for said in _said(two):
+        assert torch.allclose(torch.tensor(said["sigreg gradient"]).view(8, 8), weight.grad, atol=1e-6)
+
+
+def test_what_fails_on_one_rank_fails_on_all_with_its_error(two):
+    for said in _said(two):
+        assert said["failed together"] == "True on rank 1: no images"
+        assert "differ in the rank: 0 on rank 0, 1 on rank 1" in said["differ"]
+        assert said["from the first"] == "rank 0"
+
+
+def test_targets_that_differ_end_the_run_at_once(two):
+    for said in _said(two):
+        assert "after the steps [0, 0] they have the target layers [[2], [5]]" in said["diverged"]
+        assert said["diverged"].startswith("True")
+
+
+@pytest.mark.parametrize("name", ["stage0", "stage1", "stage2", "stage3", "parts"])
+def test_two_ranks_have_the_losses_and_targets_of_one(two, one, name):
+    found, expected = _steps(two / name), _steps(one / "walk")
+    assert [step[0] for step in found] == [1, 1, 2, 2, 3, 3]
+    assert len(expected) == 6
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-5)
+
+
+@pytest.mark.parametrize("name", ["sigreg", "sampled"])
+def test_so_have_they_with_a_loss_or_score_of_their_own(two, one, name):
+    for ours, theirs in zip(_steps(two / name), _steps(one / name), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-5)
+
+
+def test_a_run_goes_on_at_another_zero_stage(two, one):
+    for ours, theirs in zip(_steps(two / "resumed"), _steps(one / "walk"), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-5)
+    summary = json.loads((two / "resumed" / "summary.json").read_text())
+    assert (summary["steps"], [c["target"] for c in summary["curriculum"]]) == (6, [1, 2, 3, 4])
+
+
+def test_a_run_of_two_ranks_goes_on_in_one_process(two, one, spec, tmp_path):
+    from shutil import copytree
+
+    copytree(two / "stage3", tmp_path / "run")
+    longer = [*WALK, "train.duration=8st"]
+    run(load_spec(spec, longer), output=tmp_path / "run", resume="latest")
+    run(load_spec(spec, longer), output=tmp_path / "whole")
+    assert len(_steps(tmp_path / "run")) == 8
+
+
+def test_partitioned_weights_are_exported_whole(two, one):
+    from safetensors.torch import load_file
+
+    ours = load_file(two / "stage3" / "student" / "model.safetensors")
+    theirs = load_file(one / "walk" / "student" / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+    assert "knn" in json.loads((two / "stage3" / "summary.json").read_text())["accuracy"]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_share_each_batch_without_duplicates_or_drops(size):
+    data = DataSpec(source="digits", image_size=16, workers=0)
+    images = digits(data, "", 0).train
+
+    def batches(ranks, done=0):
+        return list(TrainingBatches(images, data, 64, 3, ranks).epoch(1, done))
+
+    whole = batches(Ranks())
+    shares = [batches(Ranks(Place(rank, rank, size))) for rank in range(size)]
+    assert len(whole) == 22
+    for step, (pixels, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([share[step][0] for share in shares]), pixels)
+        assert torch.equal(torch.cat([share[step][1] for share in shares]), labels)
+    later = batches(Ranks(Place(1, 1, size)), done=20)
+    assert [labels.tolist() for _, labels in later] == [labels.tolist() for _, labels in shares[1][20:]]
+
+
+def test_the_first_images_of_a_batch_belong_to_the_first_ranks():
+    shares = [Ranks(Place(rank, rank, 4)) for rank in range(4)]
+    assert [ranks.mine_among_first(20, 64) for ranks in shares] == [16, 4, 0, 0]
+    assert [ranks.mine_among_first(64, 64) for ranks in shares] == [16] * 4
+
+
+def test_launchers_say_which_process_this_is():
+    assert place({}) == Place(0, 0, 1)
+    assert place({"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}) == Place(5, 1, 8)
+    srun = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4"}
+    assert place(srun) == Place(0, 0, 1)  # the batch script itself
+    assert place(srun | {"SLURM_STEP_NUM_TASKS": "4"}) == Place(3, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "first"),
+    [
+        ("node[03-07,9],login", "node03"),
+        ("gpu-1,gpu-2", "gpu-1"),
+        ("a[1,3]-b,c", "a1-b"),
+        ("single", "single"),
+    ],
+)
+def test_processes_of_srun_meet_on_the_first_machine(hosts, first):
+    found = meeting_point({"SLURM_STEP_NODELIST": hosts, "SLURM_JOB_ID": "41234"})
+    assert found == {"MASTER_ADDR": first, "MASTER_PORT": "21234"}
+    assert meeting_point({"MASTER_ADDR": "x", "MASTER_PORT": "1"}) == {"MASTER_ADDR": "x", "MASTER_PORT": "1"}
