@@ -360,6 +360,11 @@ class Spec(Section):
             raise ValueError(
                 "objective.reset_projector needs engine.zero_stage: 0, since ZeRO keeps a copy of the weights"
             )
+        if self.train.precision == "float16" and self.engine.zero_stage and self.optimizer.clip:
+            raise ValueError(
+                "train.precision: float16 with engine.zero_stage needs optimizer.clip: 0, since DeepSpeed "
+                "would clip gradients with their scale still on; bfloat16 has none"
+            )
         if self.objective.sigreg and self.engine.accumulate > 1:
             raise ValueError(
                 "objective.sigreg looks at a whole batch, which engine.accumulate cuts into parts: give one"

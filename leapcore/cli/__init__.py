@@ -88,6 +88,7 @@ def _plain_arguments(arguments: list[str]) -> list[str]:
     """Without what DeepSpeed's launcher adds and the environment says too; ``--resume`` alone spelled out."""
     kept = [argument for argument in arguments if not argument.startswith(("--local_rank=", "--local-rank="))]
     for index, argument in enumerate(kept):
-        if argument == "--resume" and (kept[index + 1 :] or ["--"])[0].startswith("-"):
+        following = kept[index + 1] if index + 1 < len(kept) else ""
+        if argument == "--resume" and not following.startswith(("auto", "latest", "step-")):
             kept[index] = "--resume=latest"
     return kept

@@ -42,10 +42,14 @@ def load(source: str, overrides: list[str] | None) -> Spec:
 
 
 def console() -> Console:
-    """Where results are printed: as wide as the terminal, 160 columns into a file."""
+    """Where results are printed: as wide as the terminal, 160 columns into a file.
+
+    Of several processes only the first one prints.
+    """
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(width=width, quiet=place().rank > 0)
 
 
 def fail(error: LeapcoreError) -> NoReturn:

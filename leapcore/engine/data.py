@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from leapcore.engine.ranks import Ranks
 from leapcore.engine.views import evaluation_view, mixed, seeded_view, training_view
 from leapcore.errors import DataError
 from leapcore.spec import DataSpec
+
+logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -249,6 +252,8 @@ def evaluation_batches(images: Any, data: DataSpec, batch_size: int) -> Iterator
         skipped.add(batch.faults)
         skipped.check()
         yield batch.pixels, batch.labels
+    for name, reason in skipped.reasons.items():
+        logger.warning("left out of the evaluation: %s: %s", name, reason)
 
 
 class _Plain(Dataset[Any]):

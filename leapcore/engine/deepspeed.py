@@ -13,7 +13,7 @@ from leapcore.core.distiller import Distiller
 from leapcore.core.layer_check import uncalled_modules
 from leapcore.engine.optimizers import build_optimizer, peak_lr
 from leapcore.engine.ranks import Ranks, join, shared
-from leapcore.errors import SpecError
+from leapcore.errors import SpecError, did_you_mean
 from leapcore.spec import Spec
 
 
@@ -45,20 +45,24 @@ class Engine:
         self.optimizer = build_optimizer(distiller, spec.optimizer, self._peak, zero_stage=self.zero_stage)
         self._brake = _Brake(self.optimizer)
         outside = _parameters_used_outside(distiller) if self.zero_stage == 3 else []
+        settings = _Settings(engine_config(spec, ranks))
         try:
             self.wrapped, *_ = deepspeed.initialize(
                 model=distiller,
                 optimizer=self.optimizer,
-                config=engine_config(spec, ranks),
+                config=settings,
                 dist_init_required=False,
             )
-        # Its settings are checked in many places, each with an error of its own.
-        except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
+        except RuntimeError:  # the machine's fault
+            raise
+        # Settings are checked in many places, each with an error of its own.
+        except Exception as error:
             refused = SpecError(
                 f"engine: DeepSpeed refuses these settings: {' '.join(str(error).split())}",
                 "Mend the keys of engine, above all what is passed through in engine.deepspeed.",
             )
             raise shared(refused) from error
+        settings.check(spec.engine.deepspeed)
         for parameter in outside:
             deepspeed.zero.register_external_parameter(distiller, parameter)
 
@@ -79,6 +83,12 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = self._peak * multiplier
         return self._peak * multiplier
+
+    @property
+    def loss_scaler(self) -> Any:
+        """What keeps small gradients in float16 from vanishing; None with other precisions."""
+        plain = self.wrapped.torch_autocast_z0_gradscaler
+        return plain or getattr(self.wrapped.optimizer, "torch_autocast_gradscaler", None)
 
     def step(self, *, hold: bool = False) -> None:
         """End a part of a batch; after the last one, update the weights.
@@ -101,6 +111,38 @@ class _Brake:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return None if self.on else self._step(*args, **kwargs)
+
+
+class _Settings(dict[str, Any]):
+    """Settings that note which keys DeepSpeed looks up: it passes over those that it does not know."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.known: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.known.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.known.add(str(key))
+        return super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.known.add(key)
+        return super().get(key, default)
+
+    def __deepcopy__(self, memo: Any) -> _Settings:
+        return self  # or the copy would do the noting
+
+    def check(self, passed: dict[str, Any]) -> None:
+        """Refuse what was passed through and never looked at."""
+        for key in passed:
+            if key not in self.known:
+                unknown = SpecError(
+                    f"engine.deepspeed: DeepSpeed knows no setting '{key}'", did_you_mean(key, self.known)
+                )
+                raise shared(unknown)
 
 
 def engine_config(spec: Spec, ranks: Ranks) -> dict[str, Any]:

@@ -6,6 +6,7 @@ for what is said. A process that dies closes its connections, so that the others
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -194,6 +195,8 @@ def join() -> Ranks:
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
         return Ranks()
+    if here.rank:  # the first process's warnings are everybody's
+        logging.getLogger("leapcore").setLevel(logging.ERROR)
     os.environ |= {"RANK": str(here.rank), "WORLD_SIZE": str(here.size), **meeting_point()}
     dist.init_process_group(backend, rank=here.rank, world_size=here.size)
     return Ranks(here, dist.new_group(backend="gloo", timeout=PATIENCE))

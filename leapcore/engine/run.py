@@ -68,7 +68,8 @@ def run(
 
 
 def _run(spec: Spec, folder: RunFolder | Elsewhere, listeners: Sequence[Any], started: float) -> RunReport:
-    loop = _loop(spec, folder)
+    with machine_faults_told(lambda: "before the first step"):
+        loop = _loop(spec, folder)
     loop.started += started
     parts = loop.parts
     parts.ranks.together(lambda: folder.open(spec, loop.step))

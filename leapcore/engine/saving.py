@@ -65,9 +65,13 @@ class Saver:
         if self._every == "never" and not asked:
             return
         saved = snapshot(loop)
-        if loop.parts.ranks.first:
-            self._write(loop.step, saved)
         self._saved_at = time.monotonic()
+        broken = next((name for name, w in saved.weights.items() if not w.isfinite().all()), None)
+        if broken or loop.nonfinite:
+            self.problem = f"The weights after step {loop.step} are not finite and were not saved"
+            logger.warning("%s", self.problem)
+        elif loop.parts.ranks.first:
+            self._write(loop.step, saved)
 
     def _write(self, step: int, saved: Checkpoint) -> None:
         try:
@@ -104,6 +108,7 @@ def snapshot(loop: Loop) -> Checkpoint:
         },
         "skipped": parts.batches.skipped.reasons,
         "optimizer": numbers,
+        "loss_scale": parts.engine.loss_scaler.state_dict() if parts.engine.loss_scaler else None,
         "mixing": loop.mixing.get_state().numpy().tobytes().hex(),
         "random": parts.ranks.gather(_random_state()),
     }
@@ -127,6 +132,8 @@ def restore(loop: Loop, saved: Checkpoint) -> None:
     parts.ledger.load_state_dict(state["ledger"])
     parts.lr_schedule.load_state_dict(state["lr_schedule"])
     parts.batches.skipped.reasons = dict(state["skipped"])
+    if parts.engine.loss_scaler and state["loss_scale"]:
+        parts.engine.loss_scaler.load_state_dict(state["loss_scale"])
     loop.mixing.set_state(_bytes(state["mixing"]))
     if state["ranks"] == parts.ranks.size:
         _set_random_state(state["random"][parts.ranks.rank])
