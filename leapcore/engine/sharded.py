@@ -135,17 +135,22 @@ def _restore_pieces(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) -
 
 
 def _plain(value: Any) -> Any:
-    """A number, written down as such; of a tensor that holds one, its type and value."""
+    """A number, written down as such; of a tensor that holds one, its type, value and kind of device."""
     if not torch.is_tensor(value):
         return value
-    return [str(value.dtype).removeprefix("torch."), value.item()] if value.ndim == 0 else None
+    if value.ndim:
+        return None
+    return [str(value.dtype).removeprefix("torch."), value.item(), value.device.type]
 
 
 def _scalar(value: Any) -> Any:
-    """Undo :func:`_plain`."""
-    if isinstance(value, list):
-        return torch.tensor(value[1], dtype=getattr(torch, value[0]))
-    return value
+    """Undo :func:`_plain`; a clock that was on a GPU and comes to a machine without one stays on the host."""
+    if not isinstance(value, list):
+        return value
+    kind, number, device = value
+    if device == "cuda" and not torch.cuda.is_available():
+        device = "cpu"
+    return torch.tensor(number, dtype=getattr(torch, kind), device=device)
 
 
 def _size(plain: Any) -> float:
