@@ -168,7 +168,7 @@ class _StreamEpochs:
     def __init__(
         self, images: Any, view: Any, workers: int, batch_size: int, seed: int, share: slice
     ) -> None:
-        self._images, self._view, self._workers = images, view, workers
+        self._images, self._view, self._workers = images, view, _useful_workers(images, workers)
         self._batch_size, self._seed, self._share = batch_size, seed, share
 
     def batches(self, epoch: int, done: int) -> Iterator[Batch]:
@@ -243,8 +243,8 @@ def evaluation_batches(images: Any, data: DataSpec, batch_size: int) -> Iterator
     """
     view, skipped = evaluation_view(data.image_size, data.crop), Skipped(len(images), data.skip_limit)
     if isinstance(images, IterableDataset):
-        stream = _stream(images, view, data.workers)
-        yield from _loader(stream, data.workers, 0, batch_size=batch_size)
+        workers = _useful_workers(images, data.workers)
+        yield from _loader(_stream(images, view, workers), workers, 0, batch_size=batch_size)
         return
     plain, collate = _Plain(images, view), _PlainCollate(data.image_size)
     loader = _loader(plain, data.workers, 0, batch_size=batch_size, collate_fn=collate)
@@ -294,6 +294,12 @@ def _stream(images: Any, transform: Any, workers: int) -> Any:
     if hasattr(stream, "set_loader_cfg"):
         stream.set_loader_cfg(num_workers=workers)
     return stream
+
+
+def _useful_workers(images: Any, workers: int) -> int:
+    """As many as there are shards: others would have nothing to read, and the rest would read it twice."""
+    split = getattr(getattr(images, "reader", None), "split_info", None)
+    return workers if split is None else min(workers, len(split.filenames))
 
 
 def _loader(dataset: Any, workers: int, seed: int, **options: Any) -> DataLoader[Any]:
