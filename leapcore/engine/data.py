@@ -7,44 +7,24 @@ for it. Every process works out the same batches and reads its own share of each
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate, get_worker_info
+from torch.utils.data import Dataset, IterableDataset
 
 from leapcore.engine.images import Fault, Skipped, read, read_or_next
+from leapcore.engine.loading import Batch, loader, watched
 from leapcore.engine.ranks import Ranks
+from leapcore.engine.streams import StreamEpochs, useful_workers, with_transform
 from leapcore.engine.views import evaluation_view, mixed, seeded_view, training_view
 from leapcore.errors import DataError
 from leapcore.spec import DataSpec
 
 logger = logging.getLogger(__name__)
-
-
-class Batch(NamedTuple):
-    """A batch, or a process's share of it.
-
-    Attributes:
-        pixels: Bytes (B, 3, H, W).
-        labels: (B,).
-        faults: Images that could not be read on the way.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    faults: list[Fault]
-
-    @classmethod
-    def of(cls, samples: list[tuple[Tensor, int, tuple[Fault, ...]]]) -> Batch:
-        """Put samples together."""
-        pixels, labels, faults = zip(*samples, strict=True)
-        images, classes = default_collate(list(zip(pixels, labels, strict=True)))
-        return cls(images, classes, list(itertools.chain.from_iterable(faults)))
 
 
 class TrainingBatches:
@@ -79,7 +59,7 @@ class TrainingBatches:
         self.steps_per_epoch = len(images) // batch_size
         self.skipped = Skipped(len(images), data.skip_limit)
         view = training_view(data.image_size, data.augment)
-        kind = _StreamEpochs if isinstance(images, IterableDataset) else _ShuffledEpochs
+        kind = StreamEpochs if isinstance(images, IterableDataset) else _ShuffledEpochs
         share = (ranks or Ranks()).share(batch_size)
         self._epochs = kind(images, view, data.workers, batch_size, seed, share)
 
@@ -97,7 +77,7 @@ class TrainingBatches:
     def epoch(self, number: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, without those that are done."""
         batches = itertools.islice(self._epochs.batches(number, done), self.steps_per_epoch - done)
-        for batch in _watched(batches):
+        for batch in watched(batches):
             self.skipped.add(batch.faults)
             yield batch.pixels, batch.labels
 
@@ -134,7 +114,7 @@ class _ShuffledEpochs:
         self, images: Any, view: Any, workers: int, batch_size: int, seed: int, share: slice
     ) -> None:
         self._order = _EpochBatches(len(images), batch_size, seed, share)
-        self._loader = _loader(
+        self._loader = loader(
             _Views(images, view), workers, seed, batch_sampler=self._order, collate_fn=Batch.of
         )
 
@@ -156,85 +136,6 @@ class _Views(Dataset[Any]):
         return seeded_view(self.view, sample.image, seed), sample.label, sample.faults
 
 
-class _StreamEpochs:
-    """Epochs of a stream, which shuffles by itself.
-
-    Each worker reads a part of it. Their remainders are put together, so that the number of batches
-    does not depend on the number of workers; if the parts still fall short, the stream starts again.
-
-    Every process decodes the whole stream and augments its share, which loses and repeats no image.
-    """
-
-    def __init__(
-        self, images: Any, view: Any, workers: int, batch_size: int, seed: int, share: slice
-    ) -> None:
-        self._images, self._view, self._workers = images, view, _useful_workers(images, workers)
-        self._batch_size, self._seed, self._share = batch_size, seed, share
-
-    def batches(self, epoch: int, done: int) -> Iterator[Batch]:
-        passes = (self._one_pass(epoch, again) for again in itertools.count())
-        batches = self._completed(itertools.chain.from_iterable(passes))
-        return itertools.islice(batches, done, None)  # a stream can only be gone through
-
-    def _one_pass(self, epoch: int, again: int) -> Iterator[Batch]:
-        """Batches as the workers make them; new workers each time, since they hold the epoch's seed."""
-        seeds = _StreamSeeds(mixed(self._seed, epoch, again))
-        stream = _stream(self._images, seeds, self._workers)
-        if hasattr(stream, "set_epoch"):
-            stream.set_epoch(epoch)
-        views = _StreamViews(self._view, self._batch_size, self._share)
-        empty = True
-        for batch in _loader(
-            stream, self._workers, self._seed, batch_size=self._batch_size, collate_fn=views
-        ):
-            empty = False
-            yield batch
-        if empty:
-            raise DataError(
-                "the stream of training images ended before its first image",
-                "Use fewer data.workers (each needs a shard of its own), or check data.source.",
-            )
-
-    def _completed(self, parts: Iterator[Batch]) -> Iterator[Batch]:
-        """Shares of whole batches; remainders, which come whole, wait until they make one."""
-        mine, size = self._share.stop - self._share.start, self._batch_size
-        rest: list[Batch] = []
-        for part in parts:
-            if len(part.labels) == mine:
-                yield part
-                continue
-            rest.append(part)
-            while sum(len(batch.labels) for batch in rest) >= size:
-                pixels, labels = (torch.cat(tensors) for tensors in list(zip(*rest, strict=True))[:2])
-                yield Batch(pixels[:size][self._share], labels[:size][self._share], [])
-                rest = [Batch(pixels[size:], labels[size:], [])]
-
-
-class _StreamSeeds:
-    """Gives each image of a stream its seed: of epoch, worker and how many came before."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed, self._count = seed, 0
-
-    def __call__(self, image: Any) -> tuple[Any, int]:
-        worker = get_worker_info()
-        self._count += 1
-        return image, mixed(self._seed, worker.id if worker else 0, self._count)
-
-
-class _StreamViews:
-    """Draws the views of this process's share of a whole batch, and those of all images of a remainder."""
-
-    def __init__(self, view: Any, batch_size: int, share: slice) -> None:
-        self._view, self._batch_size, self._share = view, batch_size, share
-
-    def __call__(self, samples: list[tuple[tuple[Any, int], int]]) -> Batch:
-        chosen = samples[self._share] if len(samples) == self._batch_size else samples
-        return Batch.of(
-            [(seeded_view(self._view, image, seed), label, ()) for (image, seed), label in chosen]
-        )
-
-
 def evaluation_batches(images: Any, data: DataSpec, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Plain batches in order, without images that cannot be read: (bytes (B, 3, H, W), labels (B,)).
 
@@ -243,12 +144,12 @@ def evaluation_batches(images: Any, data: DataSpec, batch_size: int) -> Iterator
     """
     view, skipped = evaluation_view(data.image_size, data.crop), Skipped(len(images), data.skip_limit)
     if isinstance(images, IterableDataset):
-        workers = _useful_workers(images, data.workers)
-        yield from _loader(_stream(images, view, workers), workers, 0, batch_size=batch_size)
+        workers = useful_workers(images, data.workers)
+        yield from loader(with_transform(images, view, workers), workers, 0, batch_size=batch_size)
         return
     plain, collate = _Plain(images, view), _PlainCollate(data.image_size)
-    loader = _loader(plain, data.workers, 0, batch_size=batch_size, collate_fn=collate)
-    for batch in _watched(iter(loader)):
+    batches = loader(plain, data.workers, 0, batch_size=batch_size, collate_fn=collate)
+    for batch in watched(iter(batches)):
         skipped.add(batch.faults)
         skipped.check()
         yield batch.pixels, batch.labels
@@ -285,42 +186,3 @@ class _PlainCollate:
             empty = torch.empty(0, 3, self._size, self._size, dtype=torch.uint8)
             return Batch(empty, torch.empty(0, dtype=torch.long), faults)
         return Batch.of(found)._replace(faults=faults)
-
-
-def _stream(images: Any, transform: Any, workers: int) -> Any:
-    """A stream of timm's with this transform; a copy, since training and evaluation share the images."""
-    stream = copy.copy(images)
-    stream.transform = transform
-    if hasattr(stream, "set_loader_cfg"):
-        stream.set_loader_cfg(num_workers=workers)
-    return stream
-
-
-def _useful_workers(images: Any, workers: int) -> int:
-    """As many as there are shards: others would have nothing to read, and the rest would read it twice."""
-    split = getattr(getattr(images, "reader", None), "split_info", None)
-    return workers if split is None else min(workers, len(split.filenames))
-
-
-def _loader(dataset: Any, workers: int, seed: int, **options: Any) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0 and not isinstance(dataset, IterableDataset),
-        generator=torch.Generator().manual_seed(seed),  # or it would draw from the run's own
-        **options,
-    )
-
-
-def _watched(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches, with an error that one can act on where a worker dies."""
-    try:
-        yield from batches
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            f"a process that loads images died: {str(error).splitlines()[0]}",
-            "The machine may be short of memory, or of shared memory (df /dev/shm): use fewer data.workers.",
-        ) from error

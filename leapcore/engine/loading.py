@@ -1,0 +1,60 @@
+"""What all kinds of batches share: their form, and the processes that load them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+
+from leapcore.engine.images import Fault
+from leapcore.errors import DataError
+
+
+class Batch(NamedTuple):
+    """A batch, or a process's share of it.
+
+    Attributes:
+        pixels: Bytes (B, 3, H, W).
+        labels: (B,).
+        faults: Images that could not be read on the way.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    faults: list[Fault]
+
+    @classmethod
+    def of(cls, samples: list[tuple[Tensor, int, tuple[Fault, ...]]]) -> Batch:
+        """Put samples together."""
+        pixels, labels, faults = zip(*samples, strict=True)
+        images, classes = default_collate(list(zip(pixels, labels, strict=True)))
+        return cls(images, classes, list(itertools.chain.from_iterable(faults)))
+
+
+def loader(dataset: Any, workers: int, seed: int, **options: Any) -> DataLoader[Any]:
+    """A loader in this many processes, which draws from a generator of its own."""
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0 and not isinstance(dataset, IterableDataset),
+        generator=torch.Generator().manual_seed(seed),
+        **options,
+    )
+
+
+def watched(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same batches, with an error that one can act on where a worker dies."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a process that loads images died: {str(error).splitlines()[0]}",
+            "The machine may be short of memory, or of shared memory (df /dev/shm): use fewer data.workers.",
+        ) from error
