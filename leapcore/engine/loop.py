@@ -83,7 +83,8 @@ class Loop:
     def _take_steps(self, batches: Iterable[tuple[Tensor, Tensor]], saver: Saver | None) -> None:
         parts, started = self.parts, time.perf_counter()
         for images, _ in batches:
-            self._train_step(images.to(parts.device, non_blocking=True), saver)
+            save = bool(saver and saver.due(self.step + 1))
+            self._train_step(images.to(parts.device, non_blocking=True), save)
             self.seconds += time.perf_counter() - started
             self._after_step()
             done = self.step == parts.total_steps
@@ -94,8 +95,13 @@ class Loop:
             parts.batches.skipped.check()
             started = time.perf_counter()
 
-    def _train_step(self, images: Tensor, saver: Saver | None) -> None:
-        """One step on this process's share of a batch, given as bytes (B, 3, H, W)."""
+    def _train_step(self, images: Tensor, save: bool) -> None:
+        """One step on this process's share of a batch.
+
+        Args:
+            images: Bytes (B, 3, H, W).
+            save: Whether this process's clock asks for a checkpoint after it.
+        """
         parts, pixels = self.parts, self._mixed(images)
         if self.step == 0:
             self._choose_starts(pixels)
@@ -108,7 +114,7 @@ class Loop:
         moved = [teacher for teacher in parts.teachers if teacher.scheduler.step(scores.get(teacher.name))]
         if moved:
             parts.lr_schedule.advance(self.step)
-        finite = self._agree(result.loss.item(), bool(saver and saver.due(self.step + 1)))
+        finite = self._agree(result.loss.item(), save)
         parts.engine.step(hold=not finite)
         self.step += 1
         for teacher in moved:

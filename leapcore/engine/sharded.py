@@ -105,33 +105,31 @@ def _link_pieces(engine: Engine) -> None:
 
 
 def _restore_plain(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) -> None:
-    saved = tensors | numbers
-    for name, parameter in engine.module.named_parameters():
-        keys = [key for key in saved if key.rpartition("/")[0] == name]
-        for key in keys:
-            value = saved[key]
-            if torch.is_tensor(value) and key in tensors:
-                value = value.to(parameter.device)
-            engine.optimizer.state[parameter][key.rpartition("/")[2]] = _scalar(value)
+    parameters = dict(engine.module.named_parameters())
+    for path, value in tensors.items():
+        name, _, key = path.rpartition("/")
+        engine.optimizer.state[parameters[name]][key] = value.to(parameters[name].device)
+    for path, value in numbers.items():
+        name, _, key = path.rpartition("/")
+        engine.optimizer.state[parameters[name]][key] = _scalar(value)
 
 
 def _restore_pieces(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) -> None:
     """First empty state for every piece, then each parameter's part of it."""
     put = import_deepspeed().utils.safe_set_full_optimizer_state
     parameters = dict(engine.module.named_parameters())
-    for name, parameter in parameters.items():
-        state = engine.optimizer.state[_piece_with(engine, parameter)]
-        for key in tensors:
-            if key.rpartition("/")[0] == name:
-                state.setdefault(key.rpartition("/")[2], torch.zeros_like(_piece_with(engine, parameter)))
-        for key, value in numbers.items():
-            owner, _, short = key.rpartition("/")
-            if owner == name:  # one clock for the whole piece: the longest that ran
-                state[short] = _scalar(max(value, _plain(state.get(short, value)), key=_size))
+    pieces = {name: _piece_with(engine, parameter) for name, parameter in parameters.items()}
+    for path in tensors:
+        name, _, key = path.rpartition("/")
+        engine.optimizer.state[pieces[name]].setdefault(key, torch.zeros_like(pieces[name]))
+    for path, value in numbers.items():  # one clock for the whole piece: the longest that ran
+        name, _, key = path.rpartition("/")
+        state = engine.optimizer.state[pieces[name]]
+        state[key] = _scalar(max(value, _plain(state.get(key, _scalar(value))), key=_size))
     _link_pieces(engine)
-    for key, value in tensors.items():
-        parameter = parameters[key.rpartition("/")[0]]
-        put(parameter, value.to(parameter.device), key.rpartition("/")[2])
+    for path, value in tensors.items():
+        name, _, key = path.rpartition("/")
+        put(parameters[name], value.to(parameters[name].device), key)
 
 
 def _plain(value: Any) -> Any:
