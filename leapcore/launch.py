@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -40,7 +41,9 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
     try:
         elastic_launch(config, sys.executable)("-c", _COMMAND, *arguments)
     except ChildFailedError as error:
-        code = min(error.failures.items())[1].exitcode
+        codes = [failure.exitcode for _, failure in sorted(error.failures.items())]
+        # Those that the launcher ended itself, once one had failed, say nothing.
+        code = next((code for code in codes if code != -signal.SIGTERM), codes[0])
         sys.exit(code if code > 0 else 128 - code)  # ended by a signal: as the shell counts
     except SignalException as error:
         sys.exit(128 + error.sigval)

@@ -59,3 +59,34 @@ def leapcore_(tmp_path, monkeypatch, capsys):
         return end.value.code or 0, printed.out, printed.err
 
     return command
+
+
+def write_shards(root, shards=1):
+    """A webdataset of eight images, each of another red, to train and to validate."""
+    import io
+    import itertools
+    import tarfile
+
+    from PIL import Image
+
+    root.mkdir(exist_ok=True)
+    names = [f"{part:04d}.tar" for part in range(shards)]
+    for split, (part, name) in itertools.product(("train", "validation"), enumerate(names)):
+        with tarfile.open(root / f"toy-{split}-{name}", "w") as tar:
+            for index in range(part, 8, shards):
+                content = io.BytesIO()
+                Image.new("RGB", (20, 20), (30 * index, 0, 0)).save(content, "JPEG")
+                for suffix, payload in (("jpg", content.getvalue()), ("cls", str(index % 2).encode())):
+                    member = tarfile.TarInfo(f"{index:04d}.{suffix}")
+                    member.size = len(payload)
+                    tar.addfile(member, io.BytesIO(payload))
+    splits = {
+        split: {
+            "name": split,
+            "num_samples": 8,
+            "filenames": [f"toy-{split}-{name}" for name in names],
+            "shard_lengths": [8 // shards] * shards,
+        }
+        for split in ("train", "validation")
+    }
+    (root / "_info.json").write_text(json.dumps({"splits": splits}))

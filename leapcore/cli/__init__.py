@@ -10,7 +10,8 @@ import typer
 
 from leapcore.cli import backbones, evaluate, export, plugins, recipes
 from leapcore.cli.common import Overrides, Source, console, fail, load
-from leapcore.errors import Interrupted, LeapcoreError
+from leapcore.engine.signals import Sigterm, raise_at_sigterm
+from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
 from leapcore.processes import place
 
 app = typer.Typer(
@@ -50,10 +51,18 @@ def run(
 ) -> None:
     """Distill a student as the spec says."""
     terminal, spec = console(), load(source, set_)
+    if overwrite and resume:
+        raise OutputError("--overwrite and --resume contradict each other", "Give one of them.")
+    if processes > 1 and place().size not in (1, processes):
+        raise RanksError(
+            f"--processes {processes}, but a launcher started {place().size}", "Leave --processes out."
+        )
     if processes > 1 and place().size == 1:
         from leapcore.launch import launch
 
         launch(sys.argv[1:], processes)
+    if place().size == 1:  # a launcher ends the others with this signal, which is nothing to tell
+        raise_at_sigterm()
     try:
         with terminal.status("loading"):
             from leapcore.engine.run import run as run_spec
@@ -61,8 +70,9 @@ def run(
 
         listeners = [ConsoleListener(terminal)]
         report = run_spec(spec, output=output, overwrite=overwrite, resume=resume, listeners=listeners)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped before the first step; nothing was left behind") from None
+    except KeyboardInterrupt as stop:
+        kind = Terminated if isinstance(stop, Sigterm) else Interrupted
+        raise kind("stopped before the first step; nothing was left behind") from None
     if resume and not listeners[0].told and place().rank == 0:
         terminal.print(f"{report.folder}: this run is finished, nothing was left to do", markup=False)
 
@@ -89,6 +99,7 @@ def _plain_arguments(arguments: list[str]) -> list[str]:
     kept = [argument for argument in arguments if not argument.startswith(("--local_rank=", "--local-rank="))]
     for index, argument in enumerate(kept):
         following = kept[index + 1] if index + 1 < len(kept) else ""
-        if argument == "--resume" and not following.startswith(("auto", "latest", "step-")):
+        named = following in ("auto", "latest") or following.startswith("step-")
+        if argument == "--resume" and not named:
             kept[index] = "--resume=latest"
     return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
@@ -55,14 +56,27 @@ def console() -> Console:
 def fail(error: LeapcoreError) -> NoReturn:
     """End with an error's cause and remedy; what all processes of a run raise is told by the first one."""
     here = place()
-    if error.shared and here.rank:
-        sys.exit(error.exit_code)
+    if not (error.shared and here.rank):
+        _tell(error, here.rank)
+    if error.shared and here.size > 1:
+        _leave_together()
+    sys.exit(error.exit_code)
+
+
+def _leave_together() -> None:
+    """Wait until the first has written and told all: launchers end all processes once one has failed."""
+    from leapcore.engine.ranks import join
+
+    with suppress(RuntimeError):  # one that is gone already
+        join().exchange([0])
+
+
+def _tell(error: LeapcoreError, rank: int) -> None:
     from rich.console import Console
 
     stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-    whose = f"Error on rank {here.rank}:" if here.rank else "Error:"
+    whose = f"Error on rank {rank}:" if rank else "Error:"
     stderr.print(whose, style="bold red", end=" ")
     stderr.print(error.cause, markup=False)
     if error.remedy:
         stderr.print(error.remedy, markup=False)
-    sys.exit(error.exit_code)

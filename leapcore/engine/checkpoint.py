@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,28 @@ class Checkpoints:
         try:
             partial.mkdir(parents=True)
             _write(partial, saved)
-            shutil.rmtree(self.folder / name, ignore_errors=True)  # the same step again, after a resume
+            self._remove(name)  # the same step again, after a resume from one before it
             partial.rename(self.folder / name)
             _synced(self.folder)
             _write_whole(self.folder / "latest", name)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        for old in [other for other in self.names() if other < name][: -(keep - 1) or None]:
-            shutil.rmtree(self.folder / old, ignore_errors=True)
+        before = [other for other in self.names() if other < name]
+        after = [other for other in self.names() if other > name]  # of a course that was given up
+        for old in before[: -(keep - 1) or None] + after:
+            self._remove(old)
+
+    def point_at(self, name: str) -> None:
+        """Let ``latest`` name this one."""
+        _write_whole(self.folder / "latest", name)
+
+    def _remove(self, name: str) -> None:
+        """A kill meanwhile leaves it whole, or what :meth:`clean` removes."""
+        gone = self.folder / f"{_PARTIAL}-old-{name}"
+        with suppress(FileNotFoundError):
+            (self.folder / name).rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def clean(self) -> None:
         """Remove what a kill left half written."""
@@ -121,7 +134,7 @@ class Checkpoints:
             known = ", ".join(self.names())
             raise CheckpointError(
                 f"there is no checkpoint {wanted or ''} in '{self.folder}'".replace("  ", " "),
-                f"There are: {known}." if known else "Start the run without --resume.",
+                f"There are: {known}." if known else "Its spec may say checkpoint.every: never.",
             )
         try:
             return _read(self.folder / wanted)

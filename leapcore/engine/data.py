@@ -145,14 +145,16 @@ def evaluation_batches(images: Any, data: DataSpec, batch_size: int) -> Iterator
     view, skipped = evaluation_view(data.image_size, data.crop), Skipped(len(images), data.skip_limit)
     if isinstance(images, IterableDataset):
         workers = useful_workers(images, data.workers)
-        yield from loader(with_transform(images, view, workers), workers, 0, batch_size=batch_size)
+        stream = with_transform(images, view, workers)
+        yield from watched(iter(loader(stream, workers, 0, batch_size=batch_size)))
         return
     plain, collate = _Plain(images, view), _PlainCollate(data.image_size)
     batches = loader(plain, data.workers, 0, batch_size=batch_size, collate_fn=collate)
     for batch in watched(iter(batches)):
         skipped.add(batch.faults)
         skipped.check()
-        yield batch.pixels, batch.labels
+        if len(batch.labels):
+            yield batch.pixels, batch.labels
     for name, reason in skipped.reasons.items():
         logger.warning("left out of the evaluation: %s: %s", name, reason)
 

@@ -27,6 +27,8 @@ class Engine:
 
     Attributes:
         module: The distiller.
+        zero_stage: How much of it is partitioned.
+        first: Whether this is the first process.
         optimizer: timm's optimizer, which DeepSpeed's own may be wrapped around.
         wrapped: DeepSpeed's engine.
 
@@ -39,6 +41,7 @@ class Engine:
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         self.module = distiller
         self.zero_stage = spec.engine.zero_stage
+        self.first = ranks.first
         if spec.engine.gradient_checkpointing:
             distiller.student.checkpoint_gradients()
         self._peak = peak_lr(spec)
@@ -198,5 +201,6 @@ def _parameters_used_outside(distiller: Distiller) -> list[nn.Parameter]:
 def device() -> torch.device:
     """Where this process computes."""
     if torch.cuda.is_available():
-        return torch.device("cuda", join().local_rank)
+        join()  # which chooses
+        return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

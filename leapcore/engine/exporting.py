@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
+
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.components import backbone
@@ -56,8 +58,13 @@ def export_run(
     if output and output.exists() and (output.is_file() or any(output.iterdir())):
         raise OutputError(f"output '{output}' is not empty", "Name a new folder with --output.")
     student = _student(saved)
-    shutil.rmtree(folder, ignore_errors=True)
-    export_student(student, folder)
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        export_student(student, folder)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"the student cannot be written to '{folder}': {error}", "Name another folder with --output."
+        ) from error
     if not onnx:
         return Exported(saved.path.name, folder)
     from leapcore.onnx_export import export_onnx

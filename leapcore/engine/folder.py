@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,7 +19,8 @@ from leapcore.spec import Spec
 # All that a run writes. Nothing else is ever deleted.
 SPEC, STUDENT = "spec.yaml", "student"
 METRICS = "metrics.jsonl"
-FILES = (SPEC, METRICS, "summary.json", "skipped.log")
+SKIPPED, SUMMARY = "skipped.log", "summary.json"
+FILES = (SPEC, METRICS, SUMMARY, SKIPPED)
 FOLDERS = ("tensorboard", STUDENT, "checkpoints", "exports")
 MARKS = (SPEC, METRICS)  # a spec alone may be the user's own
 
@@ -58,6 +60,7 @@ class RunFolder:
 
     def _check(self, overwrite: bool, resume: str | None) -> None:
         """Find out whether this is a new run, a replaced one, or one that goes on."""
+        self._mend()
         latest = self.checkpoints.latest()
         if resume is not None and (latest or resume != "auto"):
             self.resumes = self._known(latest if resume in ("auto", "latest") else resume)
@@ -76,6 +79,18 @@ class RunFolder:
                 f"output folder '{self.path}' already holds {self._described()}",
                 f"{on} it with --overwrite, or keep both with --output DIR.",
             )
+
+    def _mend(self) -> None:
+        """Undo what a kill left half done; nothing of a run is lost by it."""
+        shutil.rmtree(self._dropped, ignore_errors=True)
+        for name in FILES:
+            (self.path / f"{name}.tmp").unlink(missing_ok=True)
+        metrics, begun = self.path / METRICS, (self.path / SPEC).exists()
+        if not begun and metrics.exists() and not metrics.stat().st_size:
+            metrics.unlink()  # the very start of a start
+        if self._aside.exists() and not (begun and (self._aside / SPEC).exists()):  # see _move_results
+            _move_results(self._aside, self.path)
+            self._aside.rmdir()
 
     def _known(self, name: str | None) -> str:
         if name in (names := self.checkpoints.names()):
@@ -103,39 +118,58 @@ class RunFolder:
         """
         return self.checkpoints.load(self.resumes) if self.resumes else None
 
-    def open(self, spec: Spec, step: int = 0) -> None:
-        """Make ready for a run: put an earlier one's results aside, or take back what came after ``step``."""
+    def open(self, spec: Spec, step: int = 0, *, trained: bool = False) -> None:
+        """Make ready: put an earlier run's results aside, or take back what came after a checkpoint.
+
+        Args:
+            spec: The run.
+            step: The checkpoint's.
+            trained: Whether it was the last one, so that final evaluations came after it.
+        """
         try:
             self.checkpoints.clean()
             if self.resumes:
-                self._cut_metrics(step)
-                (self.path / SPEC).write_text(spec.to_yaml())
+                self.checkpoints.point_at(self.resumes)
+                (self.path / SUMMARY).unlink(missing_ok=True)  # it tells of an earlier end
+                self._cut(METRICS, lambda line: _came_before(line, step, trained=trained))
+                self._cut(SKIPPED, lambda line: _step_of_skipped(line) < step)
+                self._write_spec(spec)
                 return
             if self._aside.exists():  # a killed start left it; what is in its place holds nothing yet
                 _delete_results(self.path)
-            _move_results(self.path, self._aside)
+            _move_results(self.path, self._aside, out=True)
             self._write_marks(spec)
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
-    def _cut_metrics(self, step: int) -> None:
-        """Keep the lines up to a step; a killed run may have written more, and half a line."""
-        lines = (self.path / METRICS).read_text().splitlines(keepends=True)
-        partial = self.path / (METRICS + ".tmp")
-        partial.write_text("".join(line for line in lines if _step_of(line) <= step))
-        partial.replace(self.path / METRICS)
+    def _cut(self, name: str, keeps: Callable[[str], bool]) -> None:
+        """Keep the lines up to a checkpoint; a killed run may have written more, and half a line."""
+        if not (self.path / name).exists():
+            return
+        lines = (self.path / name).read_text().splitlines(keepends=True)
+        self._write_whole(name, "".join(line for line in lines if keeps(line)))
+
+    def _write_whole(self, name: str, text: str) -> None:
+        partial = self.path / (name + ".tmp")
+        partial.write_text(text)
+        partial.replace(self.path / name)
+
+    def _write_spec(self, spec: Spec) -> None:
+        self._write_whole(SPEC, spec.to_yaml())
 
     def _write_marks(self, spec: Spec) -> None:
         try:
-            (self.path / SPEC).write_text(spec.to_yaml())
             (self.path / METRICS).touch()
+            self._write_spec(spec)
         except OSError:
             self.abandon()
             raise
 
     def settle(self) -> None:
         """The run has taken its first step: it replaces the earlier one."""
-        shutil.rmtree(self._aside, ignore_errors=True)
+        if self._aside.exists():
+            self._aside.rename(self._dropped)
+            shutil.rmtree(self._dropped, ignore_errors=True)
 
     def abandon(self) -> None:
         """The run failed before its first step: leave everything as it was before :meth:`open`."""
@@ -149,6 +183,10 @@ class RunFolder:
     @property
     def _aside(self) -> Path:
         return self.path / ".replaced"
+
+    @property
+    def _dropped(self) -> Path:
+        return self.path / ".replaced.dropped"
 
     def write_student(self, export: Callable[[Path], None]) -> None:
         """Export the student, whole or not at all.
@@ -169,25 +207,26 @@ class RunFolder:
     def write_summary(self, report: RunReport) -> None:
         """Write ``summary.json``, whole or not at all."""
         text = json.dumps(asdict(report) | {"folder": str(report.folder)}, indent=2, default=str)
-        partial = self.path / "summary.json.tmp"
-        partial.write_text(text + "\n")
-        partial.replace(self.path / "summary.json")
+        self._write_whole(SUMMARY, text + "\n")
 
     def report(self) -> RunReport:
         """What the finished run in here achieved."""
-        told = json.loads((self.path / "summary.json").read_text())
+        told = json.loads((self.path / SUMMARY).read_text())
         changes = [TargetChange(**change) for change in told.pop("curriculum")]
         return RunReport(**(told | {"folder": self.path, "curriculum": changes}))
 
     def is_finished(self, spec: Spec) -> bool:
         """Whether the run in here is finished, and was this one."""
-        return self.status == "finished" and (self.path / SPEC).read_text() == spec.to_yaml()
+        try:
+            return self.status == "finished" and (self.path / SPEC).read_text() == spec.to_yaml()
+        except OSError:
+            return False
 
     @property
     def status(self) -> str:
         """How the run in here ended, as its summary says."""
         try:
-            status = json.loads((self.path / "summary.json").read_text())["status"]
+            status = json.loads((self.path / SUMMARY).read_text())["status"]
         except (OSError, ValueError, KeyError, TypeError):
             return "unfinished"
         return str(status) or "unfinished"
@@ -217,7 +256,7 @@ class Elsewhere:
     def saved(self) -> None:
         """The first process reads it."""
 
-    def open(self, spec: Spec, step: int = 0) -> None:
+    def open(self, spec: Spec, step: int = 0, *, trained: bool = False) -> None:
         """The first process does."""
 
     def settle(self) -> None:
@@ -243,15 +282,24 @@ def _unwritable(path: Path, error: OSError) -> OutputError:
     )
 
 
-def _step_of(line: str) -> float:
+def _came_before(line: str, step: int, *, trained: bool) -> bool:
+    """Whether a line of metrics was written before the checkpoint of a step; half a line was not."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        told = json.loads(line)
+        final = trained and told["step"] == step and not {"loss", "event"} & told.keys()
+        return bool(told["step"] <= step and not final)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
-def _move_results(source: Path, target: Path) -> None:
-    found = [source / name for name in (*FILES, *FOLDERS) if (source / name).exists()]
+def _step_of_skipped(line: str) -> float:
+    found = re.match(r"step (\d+): .*\n", line)
+    return float(found[1]) if found else float("inf")
+
+
+def _move_results(source: Path, target: Path, *, out: bool = False) -> None:
+    """The spec comes first, and is the last to go ``out``: where it is tells what a kill left half moved."""
+    found = [source / name for name in (*FILES, *FOLDERS)[:: -1 if out else 1] if (source / name).exists()]
     if found:
         target.mkdir(exist_ok=True)
     for item in found:

@@ -22,10 +22,12 @@ class Fault(NamedTuple):
     Attributes:
         name: Its file, or its number where it has none.
         reason: What went wrong.
+        hopeless: Whether its neighbours cannot be used either.
     """
 
     name: str
     reason: str
+    hopeless: bool = False
 
 
 class Sample(NamedTuple):
@@ -45,12 +47,13 @@ class Sample(NamedTuple):
 def read(images: Any, index: int) -> Sample:
     """Read an image: a file's bytes, or what a data set decoded by itself."""
     try:
-        image, label = images[index]
+        image, label = _raw(images, index)
         opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
         return Sample(rgb(opened), int(label))
     # Broken files make decoders fail in every way, and data sets of plugins may too.
     except Exception as error:
-        return Sample(None, -1, (Fault(_name(images, index), f"{type(error).__name__}: {error}"),))
+        said = str(error).partition(" <_io.")[0]  # PIL names the object that held the bytes
+        return Sample(None, -1, (Fault(_name(images, index), f"{type(error).__name__}: {said}"),))
 
 
 def read_or_next(images: Any, index: int) -> Sample:
@@ -61,7 +64,17 @@ def read_or_next(images: Any, index: int) -> Sample:
         faults += sample.faults
         if sample.image is not None:
             return sample._replace(faults=faults)
-    return Sample(Image.new("RGB", (1, 1)), -1, faults)
+    return Sample(Image.new("RGB", (1, 1)), -1, (*faults, faults[-1]._replace(hopeless=True)))
+
+
+def _raw(images: Any, index: int) -> tuple[Any, Any]:
+    """What a data set gives. timm's would give the next image where a file cannot be opened."""
+    if not getattr(images, "load_bytes", False):
+        image, label = images[index]
+        return image, label
+    file, label, *_ = images.reader[index]
+    with file:
+        return file.read(), -1 if label is None else label
 
 
 def _name(images: Any, index: int) -> str:
@@ -88,11 +101,13 @@ class Skipped:
         self.limit = limit
         self.reasons: dict[str, str] = {}
         self._fresh: list[Fault] = []
+        self._hopeless = False
 
     def add(self, faults: Iterable[Fault]) -> None:
         """Note those that are new."""
         for fault in map(Fault._make, faults):
-            if fault.name not in self.reasons:
+            self._hopeless |= fault.hopeless
+            if fault.name not in self.reasons or fault.hopeless:
                 self.reasons[fault.name] = fault.reason
                 self._fresh.append(fault)
 
@@ -101,6 +116,15 @@ class Skipped:
         fresh, self._fresh = self._fresh, []
         return fresh
 
+    def restore(self, reasons: dict[str, str]) -> None:
+        """Go on with those of an earlier part of the run; too many may have been mended, so count anew."""
+        self.reasons = dict(reasons) if len(reasons) <= self.limit * self.total else {}
+
+    def forget(self, faults: Iterable[Fault]) -> None:
+        """As if they had not been noted."""
+        for fault in faults:
+            self.reasons.pop(fault.name, None)
+
     def check(self) -> None:
         """Stop where there are too many.
 
@@ -108,11 +132,15 @@ class Skipped:
             DataError: More images than the limit allows cannot be used.
         """
         count = len(self.reasons)
-        if count > self.limit * self.total:
-            name, reason = next(reversed(self.reasons.items()))
-            error = DataError(
-                f"{count:,} of {self.total:,} images cannot be used, more than the {self.limit:.1%} that "
-                f"data.skip_limit allows; the last is {name}: {reason}",
-                "Are the files still there? Mend or remove the broken ones, or raise data.skip_limit.",
-            )
-            raise shared(error)  # every process has heard of the same images
+        if not (self._hopeless or count > self.limit * self.total):
+            return
+        name, reason = next(reversed(self.reasons.items()))
+        told = f"{count:,} of {self.total:,} images cannot be used, more than the {self.limit:.1%} that "
+        told += "data.skip_limit allows"
+        if self._hopeless:
+            told = f"{_SUBSTITUTES} images in a row cannot be used"
+        error = DataError(
+            f"{told}; the last is {name}: {reason}",
+            "Are the files still there? Mend or remove the broken ones, or raise data.skip_limit.",
+        )
+        raise shared(error)  # every process has heard of the same images

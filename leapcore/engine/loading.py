@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -35,9 +37,20 @@ class Batch(NamedTuple):
         return cls(images, classes, list(itertools.chain.from_iterable(faults)))
 
 
+class _Loader(DataLoader[Any]):
+    """Tells of a dead worker where its batch is awaited; torch would do so in the midst of a step."""
+
+    def __iter__(self) -> Any:
+        before = signal.getsignal(signal.SIGCHLD)
+        batches = super().__iter__()  # installs a handler that raises
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+        return batches
+
+
 def loader(dataset: Any, workers: int, seed: int, **options: Any) -> DataLoader[Any]:
     """A loader in this many processes, which draws from a generator of its own."""
-    return DataLoader(
+    return _Loader(
         dataset,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
@@ -52,7 +65,8 @@ def watched(batches: Iterator[Any]) -> Iterator[Any]:
     try:
         yield from batches
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        died = ("killed by signal", "exited unexpectedly")
+        if "DataLoader worker" not in str(error) or not any(sign in str(error) for sign in died):
             raise
         raise DataError(
             f"a process that loads images died: {str(error).splitlines()[0]}",

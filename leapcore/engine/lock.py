@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
 from pathlib import Path
 
 from leapcore.errors import OutputError
+
+logger = logging.getLogger(__name__)
 
 NAME = ".lock"
 
@@ -33,7 +36,7 @@ class FolderLock:
         while True:
             self._file = self._path.open("a+")
             self._take()
-            if self._path.exists():
+            if self._is_there():
                 break
             self._file.close()  # its last holder removed the file just before this one got it
         self._file.truncate(0)
@@ -51,6 +54,15 @@ class FolderLock:
                 f"output folder '{self._path.parent}' is in use by {holder}",
                 "Wait until it has ended, or name another folder with --output.",
             ) from error
+        except OSError as error:  # some network file systems have none
+            logger.warning("%s cannot be locked (%s): start no second run in this folder", self._path, error)
+
+    def _is_there(self) -> bool:
+        """Whether the file that is locked is still the one that others see."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Let others in; folders that were made for this and are still empty are not left behind."""

@@ -83,6 +83,7 @@ class Loop:
     def _take_steps(self, batches: Iterable[tuple[Tensor, Tensor]], saver: Saver | None) -> None:
         parts, started = self.parts, time.perf_counter()
         for images, _ in batches:
+            self._hear_of_faults()
             save = bool(saver and saver.due(self.step + 1))
             self._train_step(images.to(parts.device, non_blocking=True), save)
             self.seconds += time.perf_counter() - started
@@ -92,7 +93,6 @@ class Loop:
                 saver.save(self, asked=bool(self.stopped))
             if self.stopped:
                 return
-            parts.batches.skipped.check()
             started = time.perf_counter()
 
     def _train_step(self, images: Tensor, save: bool) -> None:
@@ -142,10 +142,9 @@ class Loop:
         Raises:
             RanksError: The processes have different targets.
         """
-        ranks, fresh = self.parts.ranks, self.parts.batches.skipped.take_fresh()
-        said = [self.step, *self._targets().values(), loss, self._signals.received, save, len(fresh)]
-        words = ranks.exchange(said)
-        places = [word[:-4] for word in words]
+        said = [self.step, *self._targets().values(), loss, self._signals.received, save]
+        words = self.parts.ranks.exchange(said)
+        places = [word[:-3] for word in words]
         if any(place != places[0] for place in places):
             error = RanksError(
                 f"the processes of this run disagree: after the steps {[int(p[0]) for p in places]} they "
@@ -153,18 +152,31 @@ class Loop:
                 "All of them need the same files and versions. Go on from the last checkpoint with --resume.",
             )
             raise shared(error)
-        if any(word[-1] for word in words):
+        self.stopped = int(max(word[-2] for word in words))
+        self._save_wanted = bool(words[0][-1])  # the first process's clock counts
+        return all(math.isfinite(word[-3]) for word in words)
+
+    def _hear_of_faults(self) -> None:
+        """Before a step: everybody notes the images of its batch that somebody could not read.
+
+        Raises:
+            DataError: There are too many by now, and no step is taken with what stands in for them.
+        """
+        ranks, skipped = self.parts.ranks, self.parts.batches.skipped
+        fresh = skipped.take_fresh()
+        if any(count for (count,) in ranks.exchange([len(fresh)])):
             self._skip([fault for faults in ranks.gather(fresh) for fault in faults])
-        self.stopped = int(max(word[-3] for word in words))
-        self._save_wanted = bool(words[0][-2])  # the first process's clock counts
-        return all(math.isfinite(word[-4]) for word in words)
 
     def _skip(self, faults: list[Fault]) -> None:
-        """Everybody notes the images that somebody could not read."""
         skipped = self.parts.batches.skipped
         skipped.add(faults)
         skipped.take_fresh()
-        self.hooks.leapcore_images_skipped(step=self.step, images=dict(faults))
+        self.hooks.leapcore_images_skipped(step=self.step, images={f.name: f.reason for f in faults})
+        try:
+            skipped.check()
+        except DataError:
+            skipped.forget(faults)  # a resumed run reads this batch again
+            raise
 
     def _warn_of_few_tokens(self, result: Distillation) -> None:
         for teacher in self.parts.teachers:

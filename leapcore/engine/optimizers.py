@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from leapcore.compat import import_timm
 from leapcore.core.projection import Projector
+from leapcore.engine.plain import plain
 from leapcore.errors import SpecError, did_you_mean
 from leapcore.spec import OptimizerSpec, Spec
 
@@ -44,6 +46,7 @@ def build_optimizer(module: nn.Module, spec: OptimizerSpec, lr: float, *, zero_s
             "its steps would be others",
             "Set engine.zero_stage: 0, or use an optimizer such as adamw or sgd.",
         )
+    _check_saved(_create([torch.ones(4, 4)], spec.name, lr), spec.name)
     names = [name for name, _ in module.named_parameters()]
     spared = {name for name in names if name.rpartition(".")[2] in _EMBEDDINGS} | _heads_in_waiting(module)
     groups = param_groups_weight_decay(module, spec.weight_decay, no_weight_decay_list=spared)
@@ -59,6 +62,22 @@ def _create(parameters: Iterable[Any], name: str, lr: float, weight_decay: float
     except Exception as error:
         raise SpecError(
             f"optimizer.name: '{name}' cannot be used here: {type(error).__name__}: {error}",
+            "Use another one, such as lars, adamw or sgd.",
+        ) from error
+
+
+def _check_saved(optimizer: Any, name: str) -> None:
+    """Let an optimizer take a step, and see whether a checkpoint can hold what it remembers."""
+    (parameter,) = optimizer.param_groups[0]["params"]
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    kept = [*optimizer.state[parameter].values()]
+    kept += [value for key, value in optimizer.param_groups[0].items() if key != "params"]
+    try:
+        json.dumps([plain(value) for value in kept])
+    except TypeError as error:
+        raise SpecError(
+            f"optimizer.name: what '{name}' remembers does not fit into a checkpoint ({error})",
             "Use another one, such as lars, adamw or sgd.",
         ) from error
 

@@ -139,14 +139,16 @@ class Ranks:
             RanksError: Something differs.
         """
         found = self.gather(dict(facts))
-        for name, mine in found[0].items():
-            rank = next((rank for rank, theirs in enumerate(found) if theirs[name] != mine), None)
+        for name in dict.fromkeys(key for theirs in found for key in theirs):
+            mine = found[0].get(name)
+            rank = next((rank for rank, theirs in enumerate(found) if theirs.get(name) != mine), None)
             if rank is not None:
-                raise RanksError(
+                differ = RanksError(
                     f"the processes of this run differ in {name}: {mine!r} on rank 0, "
-                    f"{found[rank][name]!r} on rank {rank}",
+                    f"{found[rank].get(name)!r} on rank {rank}",
                     "Give all of them the same spec, files and versions.",
                 )
+                raise shared(differ)
 
     def together(self, act: Callable[[], T]) -> T:
         """Do something on every process; where it fails on one, all of them raise its error."""
@@ -186,17 +188,39 @@ def _told(error: LeapcoreError | None, rank: int, *, alike: bool) -> LeapcoreErr
 def join() -> Ranks:
     """Meet the other processes; once in a process, since groups last as long as it does."""
     here = place()
-    os.environ.setdefault("LOCAL_RANK", str(here.local_rank))  # DeepSpeed asks for it
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(here.local_rank)
-        backend = "nccl"
+    os.environ["LOCAL_RANK"] = str(_take_gpu(here))  # DeepSpeed asks for it
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
     if here.size == 1:
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
         return Ranks()
     if here.rank:  # the first process's warnings are everybody's
         logging.getLogger("leapcore").setLevel(logging.ERROR)
-    os.environ |= {"RANK": str(here.rank), "WORLD_SIZE": str(here.size), **meeting_point()}
-    dist.init_process_group(backend, rank=here.rank, world_size=here.size)
-    return Ranks(here, dist.new_group(backend="gloo", timeout=PATIENCE))
+    os.environ |= {"RANK": str(here.rank), "WORLD_SIZE": str(here.size), **(point := meeting_point())}
+    try:
+        dist.init_process_group(backend, rank=here.rank, world_size=here.size)
+        return Ranks(here, dist.new_group(backend="gloo", timeout=PATIENCE))
+    except (dist.DistError, ValueError) as error:
+        raise RanksError(
+            f"process {here.rank} cannot meet the others at {':'.join(point.values())}: {error}",
+            "Set MASTER_ADDR to the first machine, and MASTER_PORT to a port that is free there.",
+        ) from error
+
+
+def _take_gpu(here: Place) -> int:
+    """The GPU of this process; a launcher may show each process its own alone.
+
+    Raises:
+        RanksError: There are fewer GPUs than processes.
+    """
+    if not torch.cuda.is_available():
+        return here.local_rank
+    seen = torch.cuda.device_count()
+    if 1 < seen <= here.local_rank:
+        raise RanksError(
+            f"process {here.local_rank} of this machine has no GPU of its own: there are {seen}",
+            "Start as many processes as there are GPUs.",
+        )
+    gpu = here.local_rank if seen > 1 else 0
+    torch.cuda.set_device(gpu)
+    return gpu

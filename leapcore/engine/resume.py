@@ -35,6 +35,7 @@ ALLOWED = {
     "checkpoint": "checkpoints are written so from here on",
     "evaluate": "evaluations happen so from here on",
 }
+STREAMS = ("wds/", "hfids/")
 REFUSED = {
     "curriculum.scheduler": "its state belongs to the other scheduler",
     "teacher": "the student is on its way to the other one",
@@ -55,6 +56,8 @@ def check_changes(saved: Checkpoint, spec: Spec) -> None:
     before, now = dict(flat(saved.state["spec"])), dict(flat(spec.model_dump(mode="json")))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     verdicts = {key: _verdict(_as_single(key)) for key in changed}
+    if "data.workers" in verdicts and spec.data.source.startswith(STREAMS):
+        verdicts["data.workers"] = (False, "each worker reads a part of the stream")
     for key, (allowed, why) in verdicts.items():
         told = f"{key}: {before.get(key)} -> {now.get(key)}"
         if not allowed:

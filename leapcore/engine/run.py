@@ -17,6 +17,7 @@ from leapcore.engine.ranks import join, shared
 from leapcore.engine.resume import check_changes, check_length
 from leapcore.engine.saving import Saver, restore
 from leapcore.engine.setup import build
+from leapcore.engine.signals import Sigterm
 from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
@@ -72,12 +73,16 @@ def _run(spec: Spec, folder: RunFolder | Elsewhere, listeners: Sequence[Any], st
         loop = _loop(spec, folder)
     loop.started += started
     parts = loop.parts
-    parts.ranks.together(lambda: folder.open(spec, loop.step))
-    saver = Saver(folder.checkpoints, spec.checkpoint, parts.batches.steps_per_epoch)
+    trained = loop.step == parts.total_steps
+    with machine_faults_told(lambda: "before the first step"):
+        parts.ranks.together(lambda: folder.open(spec, loop.step, trained=trained))
+    saver = Saver(folder.checkpoints, spec.checkpoint, parts.batches.steps_per_epoch, loop.step)
     try:
         with machine_faults_told(lambda: _whereabouts(loop)), _told(loop, folder, listeners):
             return _train_and_report(loop, saver, folder)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Sigterm):
+            loop.stopped = signal.SIGTERM
         raise _stopped(loop, folder, saver) from None
     finally:
         if loop.step:
@@ -94,9 +99,9 @@ def _loop(spec: Spec, folder: RunFolder | Elsewhere) -> Loop:
         return Loop(build(spec))
     ranks.together(lambda: check_changes(saved, spec))
     parts = build(spec, saved)
-    check_length(saved, parts.total_steps, len(parts.splits.train))  # type: ignore[arg-type]
-    loop = Loop(parts)
-    restore(loop, saved)
+    loop, images = Loop(parts), len(parts.splits.train)  # type: ignore[arg-type]
+    ranks.together(lambda: check_length(saved, parts.total_steps, images))
+    ranks.together(lambda: restore(loop, saved))
     return loop
 
 

@@ -33,15 +33,19 @@ class Saver:
         checkpoints: Where to.
         spec: When, and how many are kept.
         steps_per_epoch: Steps in an epoch.
+        done: Steps that the run goes on from; as long as no other is taken, there is nothing new to save.
 
     Attributes:
         problem: Why the last checkpoint could not be written, empty if it was.
     """
 
-    def __init__(self, checkpoints: Checkpoints, spec: CheckpointSpec, steps_per_epoch: int) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, spec: CheckpointSpec, steps_per_epoch: int, done: int = 0
+    ) -> None:
         self._checkpoints = checkpoints
         self._every, self._keep = spec.every, spec.keep
         self._steps_per_epoch = steps_per_epoch
+        self._done = done
         self._saved_at = time.monotonic()
         self.problem = ""
 
@@ -62,12 +66,11 @@ class Saver:
 
         A checkpoint that cannot be written, such as on a full disk, does not end the run.
         """
-        if self._every == "never" and not asked:
+        if loop.step == self._done or (self._every == "never" and not asked):
             return
         saved = snapshot(loop)
         self._saved_at = time.monotonic()
-        broken = next((name for name, w in saved.weights.items() if not w.isfinite().all()), None)
-        if broken or loop.nonfinite:
+        if not all(weight.isfinite().all() for weight in saved.weights.values()):
             self.problem = f"The weights after step {loop.step} are not finite and were not saved"
             logger.warning("%s", self.problem)
         elif loop.parts.ranks.first:
@@ -77,7 +80,11 @@ class Saver:
         try:
             self._checkpoints.save(step, saved, keep=self._keep)
             self.problem = ""
-        except OSError as error:
+        except (
+            OSError,
+            TypeError,
+            ValueError,
+        ) as error:  # also schedulers that keep more than text
             kept = self._checkpoints.latest()
             self.problem = f"The checkpoint of step {step} could not be written ({error})"
             logger.warning("%s; %s", self.problem, f"{kept} is kept" if kept else "there is none before it")
@@ -131,7 +138,7 @@ def restore(loop: Loop, saved: Checkpoint) -> None:
     loop.figures.load_state_dict(state["figures"])
     parts.ledger.load_state_dict(state["ledger"])
     parts.lr_schedule.load_state_dict(state["lr_schedule"])
-    parts.batches.skipped.reasons = dict(state["skipped"])
+    parts.batches.skipped.restore(state["skipped"])
     if parts.engine.loss_scaler and state["loss_scale"]:
         parts.engine.loss_scaler.load_state_dict(state["loss_scale"])
     loop.mixing.set_state(_bytes(state["mixing"]))

@@ -121,6 +121,7 @@ def build(spec: Spec, saved: Checkpoint | None = None) -> Parts:
     ranks = join()
     plan = ranks.together(lambda: _plan(spec, ranks))
     facts = {f"the spec's {key}": value for key, value in flat(spec.model_dump(mode="json"))}
+    facts |= {f"the weights of teacher '{t.name}'": t.fingerprint for t in plan.teachers if ranks.size > 1}
     images = len(plan.splits.train)  # type: ignore[arg-type]
     ranks.check_alike({"leapcore's version": __version__, "the number of training images": images, **facts})
     twin = copy.deepcopy(plan.student) if spec.engine.zero_stage == 3 and ranks.first else None

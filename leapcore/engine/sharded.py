@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from leapcore.compat import import_deepspeed
 from leapcore.engine.deepspeed import Engine
+from leapcore.engine.plain import plain, restored, size
 
 Tensors = dict[str, Tensor]
 
 
 def whole_weights(engine: Engine) -> Tensors:
-    """The distiller's state dict in float32 on the host. All processes call it; all get the same."""
+    """The distiller's state dict in float32 on the host. All processes call it; the first one gets it."""
     utils = import_deepspeed().utils
     module = engine.module
     parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -26,12 +27,13 @@ def whole_weights(engine: Engine) -> Tensors:
         whole = tensor
         if engine.zero_stage and name in parameters:
             whole = utils.safe_get_full_fp32_param(parameters[name])
-        found[name] = whole.detach().to("cpu", copy=True).contiguous()
+        if engine.first:
+            found[name] = whole.detach().to("cpu", copy=True).contiguous()
     return found
 
 
 def whole_optimizer_state(engine: Engine) -> tuple[Tensors, dict[str, Any]]:
-    """What the optimizer remembers. All processes call it; all get the same.
+    """What the optimizer remembers. All processes call it; the first one gets it.
 
     Returns:
         Tensors under ``parameter/name``; and plain numbers: ``parameters`` by the same names, and ``groups``,
@@ -42,13 +44,13 @@ def whole_optimizer_state(engine: Engine) -> tuple[Tensors, dict[str, Any]]:
     numbers: dict[str, Any] = {}
     for name, parameter in engine.module.named_parameters():
         for key, value in _state_of(engine, parameter).items():
-            plain = _plain(value)
-            if plain is None:
+            number = plain(value)
+            if number is None and engine.first:
                 tensors[f"{name}/{key}"] = value.detach().to("cpu", copy=True).contiguous()
-            else:
-                numbers[f"{name}/{key}"] = plain
+            elif number is not None:
+                numbers[f"{name}/{key}"] = number
     groups = [
-        {key: value for key, value in group.items() if key not in ("params", "lr")}
+        {key: plain(value) for key, value in group.items() if key not in ("params", "lr")}
         for group in engine.optimizer.param_groups
     ]
     return tensors, {"parameters": numbers, "groups": groups}
@@ -57,7 +59,7 @@ def whole_optimizer_state(engine: Engine) -> tuple[Tensors, dict[str, Any]]:
 def restore_optimizer_state(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) -> None:
     """Give the optimizer back what :func:`whole_optimizer_state` found."""
     for group, saved in zip(engine.optimizer.param_groups, numbers["groups"], strict=True):
-        group.update({key: _tupled(value) for key, value in saved.items()})
+        group.update({key: restored(value) for key, value in saved.items()})
     if engine.zero_stage == 0:
         _restore_plain(engine, tensors, numbers["parameters"])
     else:
@@ -111,7 +113,7 @@ def _restore_plain(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) ->
         engine.optimizer.state[parameters[name]][key] = value.to(parameters[name].device)
     for path, value in numbers.items():
         name, _, key = path.rpartition("/")
-        engine.optimizer.state[parameters[name]][key] = _scalar(value)
+        engine.optimizer.state[parameters[name]][key] = restored(value)
 
 
 def _restore_pieces(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) -> None:
@@ -125,36 +127,8 @@ def _restore_pieces(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) -
     for path, value in numbers.items():  # one clock for the whole piece: the longest that ran
         name, _, key = path.rpartition("/")
         state = engine.optimizer.state[pieces[name]]
-        state[key] = _scalar(max(value, _plain(state.get(key, _scalar(value))), key=_size))
+        state[key] = restored(max(value, plain(state.get(key, restored(value))), key=size))
     _link_pieces(engine)
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
         put(parameters[name], value.to(parameters[name].device), key)
-
-
-def _plain(value: Any) -> Any:
-    """A number, written down as such; of a tensor that holds one, its type, value and kind of device."""
-    if not torch.is_tensor(value):
-        return value
-    if value.ndim:
-        return None
-    return [str(value.dtype).removeprefix("torch."), value.item(), value.device.type]
-
-
-def _scalar(value: Any) -> Any:
-    """Undo :func:`_plain`; a clock that was on a GPU and comes to a machine without one stays on the host."""
-    if not isinstance(value, list):
-        return value
-    kind, number, device = value
-    if device == "cuda" and not torch.cuda.is_available():
-        device = "cpu"
-    return torch.tensor(number, dtype=getattr(torch, kind), device=device)
-
-
-def _size(plain: Any) -> float:
-    return float(plain[1] if isinstance(plain, list) else plain)
-
-
-def _tupled(value: Any) -> Any:
-    """JSON has no tuples, which is what optimizers keep pairs such as betas in."""
-    return tuple(value) if isinstance(value, list) else value

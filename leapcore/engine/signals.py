@@ -10,6 +10,19 @@ from typing import Any
 WATCHED = (signal.SIGINT, signal.SIGTERM)
 
 
+class Sigterm(KeyboardInterrupt):
+    """SIGTERM where no step is under way: it ends what is being done at once, as Ctrl-C does."""
+
+
+def raise_at_sigterm() -> None:
+    """Raise :class:`Sigterm` from now on, except during :class:`StopSignals`."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Sigterm
+
+    signal.signal(signal.SIGTERM, stop)
+
+
 class StopSignals:
     """Notes that the run is to stop; a second Ctrl-C stops at once, as Python does by itself.
 

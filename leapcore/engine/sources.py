@@ -150,6 +150,7 @@ def _timm_split(data: DataSpec, split: str, **options: Any) -> Images:
         )
         if hasattr(dataset, "load_bytes"):
             dataset.load_bytes = True  # as in a folder
+        _whole(dataset)
         _check_shards(data, dataset)
     except DataError:
         raise
@@ -161,6 +162,13 @@ def _timm_split(data: DataSpec, split: str, **options: Any) -> Images:
             "Check source, root, split and keys; hfds, hfids and wds need: pip install 'leapcore[data]'.",
         ) from error
     return dataset
+
+
+def _whole(dataset: Any) -> None:
+    """timm's streams would deal their shards out to the processes of a run; ours share each batch instead."""
+    reader: Any = getattr(dataset, "reader", None)
+    if hasattr(reader, "dist_num_replicas"):
+        reader.dist_rank, reader.dist_num_replicas = 0, 1
 
 
 def _check_shards(data: DataSpec, dataset: Any) -> None:

@@ -97,6 +97,8 @@ def with_transform(images: Any, transform: Any, workers: int) -> Any:
     """A stream of timm's with this transform; a copy, since training and evaluation share the images."""
     stream = copy.copy(images)
     stream.transform = transform
+    stream.reader = copy.copy(stream.reader)
+    stream.reader.ds = None  # where it was, with its generator: another epoch is another start
     if hasattr(stream, "set_loader_cfg"):
         stream.set_loader_cfg(num_workers=workers)
     return stream

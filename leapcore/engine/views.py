@@ -41,7 +41,9 @@ def evaluation_view(size: int, crop: float) -> Any:
 
 
 def rgb(image: Any) -> Any:
-    """An image in three colours: grey, palette, CMYK and transparent ones are converted."""
+    """An image in three colours: grey (of 8 or 16 bits), palette, CMYK and transparent ones are converted."""
+    if image.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     return image.convert("RGB")
 
 

@@ -1,10 +1,10 @@
-import itertools
 import pickle
 import subprocess
 import sys
 
 import pytest
 import torch
+from conftest import write_shards
 from PIL import Image
 
 from leapcore.engine.data import TrainingBatches, _Views, evaluation_batches
@@ -154,7 +154,7 @@ def test_a_batch_larger_than_the_data_is_refused():
 
 @pytest.mark.parametrize(("workers", "shards"), [(0, 1), (2, 2), (2, 1)])
 def test_a_stream_gives_whole_batches_whatever_the_workers(tmp_path, workers, shards):
-    _write_shards(tmp_path, shards)
+    write_shards(tmp_path, shards)
     data = _data(source="wds/toy", root=str(tmp_path), train="train", val="validation", workers=workers)
     batches = TrainingBatches(from_timm(data, "toy", 0).train, data, 3, seed=0)
     assert batches.steps_per_epoch == 2
@@ -168,7 +168,7 @@ def test_a_stream_gives_whole_batches_whatever_the_workers(tmp_path, workers, sh
 
 @pytest.mark.parametrize(("workers", "shards"), [(0, 1), (2, 2), (2, 1)])
 def test_two_processes_share_a_stream_without_duplicates_or_drops(tmp_path, workers, shards):
-    _write_shards(tmp_path, shards)
+    write_shards(tmp_path, shards)
     wanted = {"source": "wds/toy", "root": str(tmp_path), "val": "validation", "workers": workers}
     data = _data(**wanted, augment={"color": 0, "gray": 0})
 
@@ -188,7 +188,7 @@ def test_two_processes_share_a_stream_without_duplicates_or_drops(tmp_path, work
 
 
 def test_webdataset_shards_are_read_through_timm(tmp_path):
-    _write_shards(tmp_path)
+    write_shards(tmp_path)
     data = _data(source="wds/toy", root=str(tmp_path), train="train", val="validation")
     splits = from_timm(data, "toy", 0)
     batches = TrainingBatches(splits.train, data, 4, seed=0)
@@ -197,33 +197,6 @@ def test_webdataset_shards_are_read_through_timm(tmp_path):
     assert pixels.shape == (4, 3, 16, 16)
     assert set(labels.tolist()) <= {0, 1}
     assert sum(len(labels) for _, labels in evaluation_batches(splits.val, data, 4)) == 8
-
-
-def _write_shards(root, shards=1):
-    import io
-    import json
-    import tarfile
-
-    names = [f"{part:04d}.tar" for part in range(shards)]
-    for split, (part, name) in itertools.product(("train", "validation"), enumerate(names)):
-        with tarfile.open(root / f"toy-{split}-{name}", "w") as tar:
-            for index in range(part, 8, shards):
-                content = io.BytesIO()
-                Image.new("RGB", (20, 20), (30 * index, 0, 0)).save(content, "JPEG")
-                for suffix, payload in (("jpg", content.getvalue()), ("cls", str(index % 2).encode())):
-                    member = tarfile.TarInfo(f"{index:04d}.{suffix}")
-                    member.size = len(payload)
-                    tar.addfile(member, io.BytesIO(payload))
-    splits = {
-        split: {
-            "name": split,
-            "num_samples": 8,
-            "filenames": [f"toy-{split}-{name}" for name in names],
-            "shard_lengths": [8 // shards] * shards,
-        }
-        for split in ("train", "validation")
-    }
-    (root / "_info.json").write_text(json.dumps({"splits": splits}))
 
 
 @pytest.mark.parametrize("reader", ["hfds", "hfids"])

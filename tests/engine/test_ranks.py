@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SPEC
+from conftest import SPEC, write_shards
 
 from leapcore import linear_cka, load_spec, mean_cosine, run
 from leapcore.core.losses import sigreg
@@ -54,6 +54,7 @@ def two(spec, tmp_path_factory):
     """The folder of everything that two processes did."""
     output = tmp_path_factory.mktemp("two")
     (output / "runs.json").write_text(json.dumps(RUNS))
+    write_shards(output / "shards", shards=4)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = Path(__file__).with_name("two_ranks.py")
     env = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -158,6 +159,35 @@ def test_partitioned_weights_are_exported_whole(two, one):
     assert ours.keys() == theirs.keys()
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
     assert "knn" in json.loads((two / "stage3" / "summary.json").read_text())["accuracy"]
+
+
+def test_a_stream_is_not_shared_out_twice(two):
+    """timm's readers deal out shards by themselves once processes have met."""
+    first, second = (said["stream"] for said in _said(two))
+    assert first["val"] == second["val"] == 8
+    assert len(first["reds"]) == 4  # of one image each: each image is of another red
+    assert sorted(first["reds"] + second["reds"]) == list(range(8))
+
+
+DIVERGES = ["optimizer.lr=1e30", "optimizer.clip=0", "optimizer.warmup=0st", "train.duration=9st"]
+
+
+def test_all_leave_together_and_the_first_tells_why(spec, tmp_path):
+    sets = [part for override in DIVERGES for part in ("--set", override)]
+    command = [sys.executable, "-m", "leapcore", "run", str(spec), "--processes", "2", *sets]
+    ended = subprocess.run(
+        [*command, "--output", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("Error") == 1
+    assert "not finite in 3 steps in a row" in ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 @pytest.mark.parametrize("size", [2, 4])

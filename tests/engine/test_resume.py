@@ -348,3 +348,53 @@ def test_minutes_are_refused_where_steps_are_meant(path):
         load_spec(path, ["train.duration=5min"])
     with pytest.raises(SpecError, match=r"'2000st' \(steps\) or '10min' \(minutes\), got '10'"):
         load_spec(path, ["checkpoint.every='10'"])
+
+
+def test_a_longer_run_that_is_killed_is_not_taken_for_the_finished_one(path, tmp_path):
+    short = [*RICH, "train.duration=6st"]
+    run(load_spec(path, short), output=tmp_path / "run")
+    with pytest.raises(Interrupted):
+        run(load_spec(path, RICH), output=tmp_path / "run", resume="auto", listeners=[Stop(8)])
+    (tmp_path / "run" / "summary.json").unlink()  # as after a kill
+    assert run(load_spec(path, RICH), output=tmp_path / "run", resume="auto").steps == 30
+
+
+def test_going_back_gives_up_what_came_after(path, stopped):
+    checkpoints = Checkpoints(stopped / "checkpoints")
+    with pytest.raises(Interrupted):
+        run(load_spec(path, RICH), output=stopped, resume="step-00000006", listeners=[Stop(8)])
+    assert checkpoints.latest() == "step-00000006"
+    with pytest.raises(Interrupted):
+        run(load_spec(path, RICH), output=stopped, resume="auto", listeners=[Stop(12)])
+    assert (
+        checkpoints.names() == ["step-00000006", "step-00000012"] or checkpoints.latest() == "step-00000006"
+    )
+    run(load_spec(path, RICH), output=stopped, resume="auto")
+    assert checkpoints.names()[-1] == checkpoints.latest() == "step-00000030"
+
+
+def test_the_final_evaluation_leaves_one_line_however_often_it_is_done(path, tmp_path):
+    options = [*RICH, "train.duration=3st", "evaluate.knn=end"]
+    run(load_spec(path, options), output=tmp_path / "run")
+    run(load_spec(path, [*options, "data.crop=0.9"]), output=tmp_path / "run", resume="latest")
+    assert sum("knn" in line for line in _lines(tmp_path / "run")) == 1
+
+
+def test_optimizers_that_keep_numbers_of_all_kinds_come_back(path, tmp_path):
+    for name in ("lamb", "adafactorbv", "nadamw", "lion", "novograd"):
+        options = [*RICH, f"optimizer.name={name}", "train.duration=8st"]
+        run(load_spec(path, options), output=tmp_path / name)
+        before = _lines(tmp_path / name)
+        run(load_spec(path, options), output=tmp_path / name, resume="step-00000006")
+        assert _lines(tmp_path / name) == before, name
+
+
+def test_an_optimizer_that_cannot_be_saved_is_refused_at_the_start(path, tmp_path):
+    with pytest.raises(SpecError, match="what 'kron' remembers does not fit into a checkpoint"):
+        run(load_spec(path, [*RICH, "optimizer.name=kron"]), output=tmp_path / "run")
+
+
+def test_overwrite_and_resume_contradict_each_other(leapcore_):
+    code, _, err = leapcore_("run", "spec.yaml", "--overwrite", "--resume")
+    assert code == 2
+    assert "contradict each other" in err

@@ -8,10 +8,13 @@ import torch
 
 from leapcore import linear_cka, load_spec, mean_cosine, run
 from leapcore.core.losses import sigreg
+from leapcore.engine.data import TrainingBatches, evaluation_batches
 from leapcore.engine.loop import Loop
 from leapcore.engine.ranks import join
 from leapcore.engine.setup import build
+from leapcore.engine.sources import from_timm
 from leapcore.errors import DataError, LeapcoreError
+from leapcore.spec import DataSpec
 
 
 def main(spec: Path, output: Path) -> None:
@@ -24,6 +27,7 @@ def main(spec: Path, output: Path) -> None:
         "differ": message(lambda: ranks.check_alike({"the weather": "fine", "the rank": ranks.rank})),
         "from the first": ranks.told_by_first(f"rank {ranks.rank}"),
         "diverged": diverged(spec, ranks),
+        "stream": stream(output / "shards", ranks),
     }
     (output / f"rank{ranks.rank}.json").write_text(json.dumps(found))
     for name, overrides in json.loads((output / "runs.json").read_text()).items():
@@ -81,6 +85,16 @@ def diverged(spec, ranks):
             target=4
         )
     return message(loop.fit)
+
+
+def stream(root, ranks):
+    """What this process is given of a stream, and how many images it evaluates on."""
+    where = {"source": "wds/toy", "root": str(root), "val": "validation"}
+    data = DataSpec(**where, image_size=16, workers=0, augment={"color": 0, "gray": 0})
+    splits = from_timm(data, "toy", 0)
+    batches = TrainingBatches(splits.train, data, 2, 0, ranks)
+    reds = [round(pixels[:, 0].float().mean().item() / 30) for pixels, _ in batches.epoch(0)]
+    return {"reds": reds, "val": sum(len(labels) for _, labels in evaluation_batches(splits.val, data, 4))}
 
 
 def message(act):
