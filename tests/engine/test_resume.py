@@ -366,9 +366,7 @@ def test_going_back_gives_up_what_came_after(path, stopped):
     assert checkpoints.latest() == "step-00000006"
     with pytest.raises(Interrupted):
         run(load_spec(path, RICH), output=stopped, resume="auto", listeners=[Stop(12)])
-    assert (
-        checkpoints.names() == ["step-00000006", "step-00000012"] or checkpoints.latest() == "step-00000006"
-    )
+    assert checkpoints.latest() == "step-00000006"  # it was stopped before its next one
     run(load_spec(path, RICH), output=stopped, resume="auto")
     assert checkpoints.names()[-1] == checkpoints.latest() == "step-00000030"
 
