@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, create_model
 
 from leapcore.errors import PluginError
-from leapcore.spec import Section
+from leapcore.section import Section
 
 
 def options_model(factory: Callable[..., Any]) -> type[BaseModel]:

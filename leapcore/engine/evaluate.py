@@ -15,7 +15,7 @@ from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.components import backbone, image_splits
 from leapcore.engine.data import evaluation_batches
 from leapcore.engine.deepspeed import device
-from leapcore.engine.folder import SPEC, STUDENT
+from leapcore.engine.results import SPEC, STUDENT
 from leapcore.engine.setup import Parts
 from leapcore.engine.sharded import whole_weights
 from leapcore.engine.sources import ImageSplits

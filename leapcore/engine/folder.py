@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,17 +11,22 @@ from pathlib import Path
 from leapcore.engine import lock
 from leapcore.engine.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.lock import FolderLock
+from leapcore.engine.results import (
+    FILES,
+    MARKS,
+    METRICS,
+    SKIPPED,
+    SPEC,
+    STUDENT,
+    SUMMARY,
+    came_before,
+    delete_results,
+    move_results,
+    step_of_skipped,
+)
 from leapcore.errors import CheckpointError, OutputError
 from leapcore.events import RunReport, TargetChange
 from leapcore.spec import Spec
-
-# All that a run writes. Nothing else is ever deleted.
-SPEC, STUDENT = "spec.yaml", "student"
-METRICS = "metrics.jsonl"
-SKIPPED, SUMMARY = "skipped.log", "summary.json"
-FILES = (SPEC, METRICS, SUMMARY, SKIPPED)
-FOLDERS = ("tensorboard", STUDENT, "checkpoints", "exports")
-MARKS = (SPEC, METRICS)  # a spec alone may be the user's own
 
 
 class RunFolder:
@@ -88,8 +92,8 @@ class RunFolder:
         metrics, begun = self.path / METRICS, (self.path / SPEC).exists()
         if not begun and metrics.exists() and not metrics.stat().st_size:
             metrics.unlink()  # the very start of a start
-        if self._aside.exists() and not (begun and (self._aside / SPEC).exists()):  # see _move_results
-            _move_results(self._aside, self.path)
+        if self._aside.exists() and not (begun and (self._aside / SPEC).exists()):  # see move_results
+            move_results(self._aside, self.path)
             self._aside.rmdir()
 
     def _known(self, name: str | None) -> str:
@@ -131,13 +135,13 @@ class RunFolder:
             if self.resumes:
                 self.checkpoints.point_at(self.resumes)
                 (self.path / SUMMARY).unlink(missing_ok=True)  # it tells of an earlier end
-                self._cut(METRICS, lambda line: _came_before(line, step, trained=trained))
-                self._cut(SKIPPED, lambda line: _step_of_skipped(line) < step)
+                self._cut(METRICS, lambda line: came_before(line, step, trained=trained))
+                self._cut(SKIPPED, lambda line: step_of_skipped(line) < step)
                 self._write_spec(spec)
                 return
             if self._aside.exists():  # a killed start left it; what is in its place holds nothing yet
-                _delete_results(self.path)
-            _move_results(self.path, self._aside, out=True)
+                delete_results(self.path)
+            move_results(self.path, self._aside, out=True)
             self._write_marks(spec)
         except OSError as error:
             raise _unwritable(self.path, error) from error
@@ -175,9 +179,9 @@ class RunFolder:
         """The run failed before its first step: leave everything as it was before :meth:`open`."""
         if self.resumes:
             return
-        _delete_results(self.path)
+        delete_results(self.path)
         if self._aside.exists():
-            _move_results(self._aside, self.path)
+            move_results(self._aside, self.path)
             self._aside.rmdir()
 
     @property
@@ -280,34 +284,3 @@ def _unwritable(path: Path, error: OSError) -> OutputError:
         f"output folder '{path}' cannot be written: {error}",
         "Free some space, mend its permissions, or name another folder with --output.",
     )
-
-
-def _came_before(line: str, step: int, *, trained: bool) -> bool:
-    """Whether a line of metrics was written before the checkpoint of a step; half a line was not."""
-    try:
-        told = json.loads(line)
-        final = trained and told["step"] == step and not {"loss", "event"} & told.keys()
-        return bool(told["step"] <= step and not final)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
-def _step_of_skipped(line: str) -> float:
-    found = re.match(r"step (\d+): .*\n", line)
-    return float(found[1]) if found else float("inf")
-
-
-def _move_results(source: Path, target: Path, *, out: bool = False) -> None:
-    """The spec comes first, and is the last to go ``out``: where it is tells what a kill left half moved."""
-    found = [source / name for name in (*FILES, *FOLDERS)[:: -1 if out else 1] if (source / name).exists()]
-    if found:
-        target.mkdir(exist_ok=True)
-    for item in found:
-        item.rename(target / item.name)
-
-
-def _delete_results(folder: Path) -> None:
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
-    for name in FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)

@@ -120,13 +120,11 @@ class Skipped:
         """Go on with those of an earlier part of the run; too many may have been mended, so count anew."""
         self.reasons = dict(reasons) if len(reasons) <= self.limit * self.total else {}
 
-    def forget(self, faults: Iterable[Fault]) -> None:
-        """As if they had not been noted."""
-        for fault in faults:
-            self.reasons.pop(fault.name, None)
-
-    def check(self) -> None:
+    def check(self, newest: Iterable[Fault] = ()) -> None:
         """Stop where there are too many.
+
+        Args:
+            newest: Those of the batch that is next. A run that goes on reads it again, so it forgets them.
 
         Raises:
             DataError: More images than the limit allows cannot be used.
@@ -143,4 +141,6 @@ class Skipped:
             f"{told}; the last is {name}: {reason}",
             "Are the files still there? Mend or remove the broken ones, or raise data.skip_limit.",
         )
+        for fault in newest:
+            self.reasons.pop(fault.name, None)
         raise shared(error)  # every process has heard of the same images

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -13,15 +12,15 @@ from torch import Tensor
 
 from leapcore.core.distiller import Distillation, merged
 from leapcore.core.duration import Duration
+from leapcore.engine.agreement import Heard, hear, hear_of_faults
 from leapcore.engine.evaluate import student_knn
 from leapcore.engine.figures import Figures
-from leapcore.engine.images import Fault
 from leapcore.engine.ranks import shared
 from leapcore.engine.saving import Saver
 from leapcore.engine.setup import Parts
 from leapcore.engine.signals import StopSignals
 from leapcore.engine.teachers import Teacher
-from leapcore.errors import DataError, DivergedError, RanksError
+from leapcore.errors import DataError, DivergedError
 from leapcore.events import TargetChange, figure_name, per_teacher
 
 
@@ -83,7 +82,7 @@ class Loop:
     def _take_steps(self, batches: Iterable[tuple[Tensor, Tensor]], saver: Saver | None) -> None:
         parts, started = self.parts, time.perf_counter()
         for images, _ in batches:
-            self._hear_of_faults()
+            self._pass_on_skipped()
             save = bool(saver and saver.due(self.step + 1))
             self._train_step(images.to(parts.device, non_blocking=True), save)
             self.seconds += time.perf_counter() - started
@@ -114,12 +113,12 @@ class Loop:
         moved = [teacher for teacher in parts.teachers if teacher.scheduler.step(scores.get(teacher.name))]
         if moved:
             parts.lr_schedule.advance(self.step)
-        finite = self._agree(result.loss.item(), save)
-        parts.engine.step(hold=not finite)
+        heard = self._hear(result.loss.item(), save)
+        parts.engine.step(hold=not heard.finite)
         self.step += 1
         for teacher in moved:
             self._moved(teacher, self._layers[teacher.name])
-        self._stop_if_diverged(finite)
+        self._stop_if_diverged(heard.finite)
 
     def _forward_and_backward(self, pixels: Tensor) -> Distillation:
         """The gradients of this process's share, in as many parts as the spec asks for."""
@@ -133,50 +132,20 @@ class Loop:
             engine.backward(results[-1].loss)
         return merged(results)
 
-    def _agree(self, loss: float, save: bool) -> bool:
-        """Hear of every process: are all where this one is, is a signal or a checkpoint due?
+    def _hear(self, loss: float, save: bool) -> Heard:
+        """Before the weights move: what all processes say of this step."""
+        place = [self.step, *self._targets().values()]
+        heard = hear(self.parts.ranks, place, loss=loss, signal=self._signals.received, save=save)
+        self.stopped, self._save_wanted = heard.signal, heard.save
+        return heard
 
-        Returns:
-            Whether the loss is finite everywhere.
-
-        Raises:
-            RanksError: The processes have different targets.
-        """
-        said = [self.step, *self._targets().values(), loss, self._signals.received, save]
-        words = self.parts.ranks.exchange(said)
-        places = [word[:-3] for word in words]
-        if any(place != places[0] for place in places):
-            error = RanksError(
-                f"the processes of this run disagree: after the steps {[int(p[0]) for p in places]} they "
-                f"have the target layers {[[int(layer) + 1 for layer in p[1:]] for p in places]}",
-                "All of them need the same files and versions. Go on from the last checkpoint with --resume.",
-            )
-            raise shared(error)
-        self.stopped = int(max(word[-2] for word in words))
-        self._save_wanted = bool(words[0][-1])  # the first process's clock counts
-        return all(math.isfinite(word[-3]) for word in words)
-
-    def _hear_of_faults(self) -> None:
-        """Before a step: everybody notes the images of its batch that somebody could not read.
-
-        Raises:
-            DataError: There are too many by now, and no step is taken with what stands in for them.
-        """
-        ranks, skipped = self.parts.ranks, self.parts.batches.skipped
-        fresh = skipped.take_fresh()
-        if any(count for (count,) in ranks.exchange([len(fresh)])):
-            self._skip([fault for faults in ranks.gather(fresh) for fault in faults])
-
-    def _skip(self, faults: list[Fault]) -> None:
+    def _pass_on_skipped(self) -> None:
+        """Before a step: tell of its images that could not be read, and end the run if there are too many."""
         skipped = self.parts.batches.skipped
-        skipped.add(faults)
-        skipped.take_fresh()
-        self.hooks.leapcore_images_skipped(step=self.step, images={f.name: f.reason for f in faults})
-        try:
-            skipped.check()
-        except DataError:
-            skipped.forget(faults)  # a resumed run reads this batch again
-            raise
+        if faults := hear_of_faults(self.parts.ranks, skipped):
+            images = {fault.name: fault.reason for fault in faults}
+            self.hooks.leapcore_images_skipped(step=self.step, images=images)
+            skipped.check(faults)
 
     def _warn_of_few_tokens(self, result: Distillation) -> None:
         for teacher in self.parts.teachers:

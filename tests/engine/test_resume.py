@@ -14,8 +14,8 @@ from leapcore.engine.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.exporting import export_run
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.lock import FolderLock
+from leapcore.engine_spec import CheckpointSpec
 from leapcore.errors import CheckpointError, Interrupted, OutputError, SpecError
-from leapcore.spec import CheckpointSpec
 
 # Two epochs of 22 steps with all that has a state: targets that move, a rate that restarts with them, a
 # projector that is reset, dropped paths, mixup, and reports that do not fall on checkpoints.

@@ -15,7 +15,7 @@ from leapcore.core.lr import RestartingCosine
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.loop import Loop
 from leapcore.engine.setup import build
-from leapcore.errors import DivergedError, Interrupted, OutputError, SpecError
+from leapcore.errors import DivergedError, Interrupted, OutputError, ResourceError, SpecError
 from leapcore.events import TargetChange
 from leapcore.export import export_student
 from leapcore.listeners.console import ConsoleListener
@@ -349,7 +349,7 @@ def test_ctrl_c_in_the_final_evaluation_loses_only_the_accuracy(tmp_path, monkey
 
 def test_a_failure_in_mid_run_keeps_the_student(tmp_path):
     recorder = Recorder(stop_at=10, error=OSError("no space left on device"))
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(ResourceError, match="the disk is full after 10 steps .*no space left"):
         run(load_spec("quickstart", SHORT), output=tmp_path / "run", listeners=[recorder])
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
     assert (tmp_path / "run" / "student" / "model.safetensors").exists()

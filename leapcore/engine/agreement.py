@@ -1,0 +1,70 @@
+"""What the processes of a run tell each other in every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from leapcore.engine.images import Fault, Skipped
+from leapcore.engine.ranks import Ranks, shared
+from leapcore.errors import RanksError
+
+
+class Heard(NamedTuple):
+    """What all processes together say of a step.
+
+    Attributes:
+        finite: Whether the loss is finite everywhere.
+        signal: The signal that somebody received, 0 if nobody did.
+        save: Whether it is time for a checkpoint, by the first process's clock.
+    """
+
+    finite: bool
+    signal: int
+    save: bool
+
+
+def hear(ranks: Ranks, place: Sequence[int], *, loss: float, signal: int, save: bool) -> Heard:
+    """Say how it is here, and hear how it is elsewhere.
+
+    Args:
+        ranks: The processes.
+        place: The step, and the target layer of each teacher.
+        loss: Of this process's share of the batch.
+        signal: As in :class:`Heard`, here.
+        save: As in :class:`Heard`, here.
+
+    Raises:
+        RanksError: The processes are at different places.
+    """
+    words = ranks.exchange([loss, signal, save, *place])
+    _check([word[3:] for word in words])
+    return Heard(
+        finite=all(math.isfinite(word[0]) for word in words),
+        signal=int(max(word[1] for word in words)),
+        save=bool(words[0][2]),
+    )
+
+
+def _check(places: list[list[float]]) -> None:
+    if all(place == places[0] for place in places):
+        return
+    steps = [int(place[0]) for place in places]
+    layers = [[int(layer) + 1 for layer in place[1:]] for place in places]
+    error = RanksError(
+        f"the processes of this run disagree: after the steps {steps} they have the target layers {layers}",
+        "All of them need the same files and versions. Go on from the last checkpoint with --resume.",
+    )
+    raise shared(error)
+
+
+def hear_of_faults(ranks: Ranks, skipped: Skipped) -> list[Fault]:
+    """The images that some process newly could not read; every process notes all of them."""
+    fresh = skipped.take_fresh()
+    if not any(count for (count,) in ranks.exchange([len(fresh)])):
+        return []
+    faults = [fault for theirs in ranks.gather(fresh) for fault in theirs]
+    skipped.add(faults)
+    skipped.take_fresh()
+    return faults

@@ -1,0 +1,79 @@
+"""The spec's sections that say how a run is carried: DeepSpeed's settings, and checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainSerializer, PlainValidator, model_validator
+
+from leapcore.core.duration import Duration
+from leapcore.section import Section, interval
+
+
+class EngineSpec(Section):
+    """How DeepSpeed carries the run."""
+
+    zero_stage: int = Field(0, ge=0, le=3, description="ZeRO stage: what is partitioned over processes.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="In how many parts each process takes its share of a batch, to save memory.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute the student's blocks in the backward pass: less memory, more time."
+    )
+    offload: Literal["none", "optimizer", "all"] = Field(
+        "none",
+        description="What is kept in host memory: the optimizer's state (ZeRO 1-3), or the weights too (3).",
+    )
+    deepspeed: dict[str, Any] = Field(
+        {}, description="Any other setting of DeepSpeed's own configuration, passed on as it is."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> EngineSpec:
+        if self.offload != "none" and self.zero_stage == 0:
+            raise ValueError("offload needs zero_stage: 1 or more")
+        if self.offload == "all" and self.zero_stage != 3:
+            raise ValueError("offload: all needs zero_stage: 3, which alone partitions the weights")
+        _refuse_conflicts(self.deepspeed)
+        return self
+
+
+# DeepSpeed's settings that follow from a key of the spec: two places would have to agree.
+_SET_BY = {
+    "train_batch_size": "train.batch_size",
+    "train_micro_batch_size_per_gpu": "train.batch_size and engine.accumulate",
+    "gradient_accumulation_steps": "engine.accumulate",
+    "gradient_clipping": "optimizer.clip",
+    "optimizer": "optimizer",
+    "scheduler": "optimizer.schedule",
+    "torch_autocast": "train.precision",
+    "fp16": "train.precision",
+    "bf16": "train.precision",
+    "activation_checkpointing": "engine.gradient_checkpointing",
+    "zero_force_ds_cpu_optimizer": "optimizer.name",
+    "zero_allow_untested_optimizer": "optimizer.name",
+    "zero_optimization.stage": "engine.zero_stage",
+    "zero_optimization.offload_optimizer": "engine.offload",
+    "zero_optimization.offload_param": "engine.offload",
+}
+
+
+def _refuse_conflicts(settings: dict[str, Any]) -> None:
+    zero = settings.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise ValueError("deepspeed.zero_optimization is a mapping")
+    for key in (*settings, *(f"zero_optimization.{key}" for key in zero)):
+        if key in _SET_BY:
+            raise ValueError(f"deepspeed.{key} is what {_SET_BY[key]} says: set it there alone")
+
+
+class CheckpointSpec(Section):
+    """When to save all that a run needs to go on."""
+
+    every: Annotated[Duration | Literal["never"], PlainValidator(interval), PlainSerializer(str)] = Field(
+        Duration(10, "min"),
+        description="A duration such as 10min, 500st or 1ep, or 'never'. A run that is stopped is saved too.",
+    )
+    keep: int = Field(2, ge=1, description="How many checkpoints are kept, the newest.")

@@ -1,0 +1,32 @@
+"""What the sections of a spec are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from leapcore.core.duration import Duration
+
+
+def _positive(duration: Duration) -> Duration:
+    if duration.amount == 0:
+        raise ValueError("a duration of at least one epoch or step is needed, got 0")
+    return duration
+
+
+def interval(value: object) -> Duration | Literal["never"]:
+    """Read a length of training or of time, or ``never``."""
+    return "never" if value == "never" else _positive(Duration.parse(value, minutes=True))
+
+
+Period = Annotated[Duration, AfterValidator(_positive)]
+Moment = Period | Literal["end", "never"]
+Name = Annotated[str, Field(pattern=r"^\w[\w\-]*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the spec: unknown keys are refused, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
