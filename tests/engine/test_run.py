@@ -349,7 +349,7 @@ def test_ctrl_c_in_the_final_evaluation_loses_only_the_accuracy(tmp_path, monkey
 
 def test_a_failure_in_mid_run_keeps_the_student(tmp_path):
     recorder = Recorder(stop_at=10, error=OSError("no space left on device"))
-    with pytest.raises(ResourceError, match="the disk is full after 10 steps .*no space left"):
+    with pytest.raises(ResourceError, match=r"the disk is full after 10 steps .*no space left"):
         run(load_spec("quickstart", SHORT), output=tmp_path / "run", listeners=[recorder])
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
     assert (tmp_path / "run" / "student" / "model.safetensors").exists()
