@@ -58,6 +58,7 @@ class TrainingBatches:
             )
         self.steps_per_epoch = len(images) // batch_size
         self.skipped = Skipped(len(images), data.skip_limit)
+        self._workers = data.workers
         view = training_view(data.image_size, data.augment)
         kind = StreamEpochs if isinstance(images, IterableDataset) else _ShuffledEpochs
         share = (ranks or Ranks()).share(batch_size)
@@ -77,7 +78,7 @@ class TrainingBatches:
     def epoch(self, number: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, without those that are done."""
         batches = itertools.islice(self._epochs.batches(number, done), self.steps_per_epoch - done)
-        for batch in watched(batches):
+        for batch in watched(batches, self._workers):
             self.skipped.add(batch.faults)
             yield batch.pixels, batch.labels
 
@@ -146,11 +147,11 @@ def evaluation_batches(images: Any, data: DataSpec, batch_size: int) -> Iterator
     if isinstance(images, IterableDataset):
         workers = useful_workers(images, data.workers)
         stream = with_transform(images, view, workers)
-        yield from watched(iter(loader(stream, workers, 0, batch_size=batch_size)))
+        yield from watched(iter(loader(stream, workers, 0, batch_size=batch_size)), workers)
         return
     plain, collate = _Plain(images, view), _PlainCollate(data.image_size)
     batches = loader(plain, data.workers, 0, batch_size=batch_size, collate_fn=collate)
-    for batch in watched(iter(batches)):
+    for batch in watched(iter(batches), data.workers):
         skipped.add(batch.faults)
         skipped.check()
         if len(batch.labels):

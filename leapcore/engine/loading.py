@@ -60,15 +60,25 @@ def loader(dataset: Any, workers: int, seed: int, **options: Any) -> DataLoader[
     )
 
 
-def watched(batches: Iterator[Any]) -> Iterator[Any]:
+def watched(batches: Iterator[Any], workers: int) -> Iterator[Any]:
     """The same batches, with an error that one can act on where a worker dies."""
     try:
         yield from batches
-    except RuntimeError as error:
-        died = ("killed by signal", "exited unexpectedly")
-        if "DataLoader worker" not in str(error) or not any(sign in str(error) for sign in died):
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        if not (workers and _is_death(error)):
             raise
         raise DataError(
-            f"a process that loads images died: {str(error).splitlines()[0]}",
+            f"a process that loads images died: {(str(error) or type(error).__name__).splitlines()[0]}",
             "The machine may be short of memory, or of shared memory (df /dev/shm): use fewer data.workers.",
         ) from error
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether it tells of a dead worker: torch says so, or the worker's half of a connection is gone.
+
+    What is raised inside a worker says that it was caught there.
+    """
+    said = str(error)
+    if isinstance(error, RuntimeError):
+        return "killed by signal" in said or "exited unexpectedly" in said
+    return not said.startswith("Caught ")
