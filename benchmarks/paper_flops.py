@@ -10,6 +10,7 @@ scheduler that a run uses walks through 100 epochs and never sees a score: only 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -66,17 +67,20 @@ def report() -> str:
 
 def saving(start: int, epochs_per_block: int, setting: Setting = AS_TABLE) -> float:
     """Saving in % of a walk that begins at block ``start`` (1-based) and that only the time limit moves."""
-    ledger = empty_ledger(setting)
-    limit = Duration(epochs_per_block, "ep")
-    teacher = prefix_macs(setting.teacher)
-    scheduler = CkaScheduler(len(teacher), start=start, max_time_per_layer=limit)
+    ledger, teacher = empty_ledger(setting), prefix_macs(setting.teacher)
     # One batch stands for an epoch: all batches of an epoch cost the same, and only shares are reported.
-    for _ in range(EPOCHS):
-        ledger.record_step(
-            BATCH, teacher_macs=teacher[scheduler.target], alignment_macs=alignment_macs(setting)
-        )
-        scheduler.end_epoch()
+    for target in walk(len(teacher), start, epochs_per_block):
+        ledger.record_step(BATCH, teacher_macs=teacher[target], alignment_macs=alignment_macs(setting))
     return 100 * ledger.saved
+
+
+def walk(depth: int, start: int, epochs_per_block: int) -> Iterator[int]:
+    """The target of each epoch, as an index, where only the time limit moves it; ``start`` is 1-based."""
+    limit = Duration(epochs_per_block, "ep")
+    scheduler = CkaScheduler(depth, start=start, max_time_per_layer=limit)
+    for _ in range(EPOCHS):
+        yield scheduler.target
+        scheduler.end_epoch()
 
 
 def mean_block(saved: float) -> float:
