@@ -168,7 +168,9 @@ def _drop_foreign_options(text: SpecText, path: KeyPath) -> None:
     """Another scheduler from the command line takes over only the options that it knows."""
     section: Any = text.keys
     for key in path:
-        section = section[key]
+        section = section[key] if isinstance(section, dict) else None
+    if not isinstance(section, dict):  # a later override emptied it, which the spec itself refuses
+        return
     factory = _scheduler(text, str(section["scheduler"]), path)
     known = {"scheduler", *options_model(factory).model_fields}
     foreign = [key for key in list(section) if key not in known and (*path, key) not in text.overridden]

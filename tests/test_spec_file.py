@@ -163,6 +163,11 @@ def test_faults_of_overrides_name_the_override(spec_of):
         spec_of(MINIMAL, "train.seed=lucky")
 
 
+def test_a_section_that_a_later_override_empties(spec_of):
+    with pytest.raises(SpecError, match="curriculum: should be a valid dictionary"):
+        spec_of(MINIMAL, "curriculum.scheduler=fixed", "curriculum=")
+
+
 def test_a_fault_in_a_section_that_only_an_override_names(spec_of):
     with pytest.raises(SpecError, match=r"--set: engine\.zero: unknown key|engine\.zero: unknown key"):
         spec_of(MINIMAL, "engine.zero.stage=1")
