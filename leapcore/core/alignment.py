@@ -42,34 +42,97 @@ class Whole:
 WHOLE = Whole()
 
 
-def _centred(features: Tensor, rows: int, parts: Parts) -> Tensor:
-    """Centred features (N, D) of Frobenius norm 1, or all zero where the features do not vary."""
-    x = features.detach().float()
-    largest = x.abs().amax() if len(x) else x.new_zeros(())
-    x = x / parts.max(largest).clamp_min(torch.finfo(x.dtype).tiny)
-    x = x - parts.sum(x.sum(0)) / rows
-    norm = parts.sum(torch.linalg.vector_norm(x).square()).sqrt()
-    varies = norm > _CONSTANT * (rows * x.shape[1]) ** 0.5
-    # A NaN norm compares false: it must reach the score, not become "does not vary".
-    return torch.where(varies | norm.isnan(), x / norm, torch.zeros_like(x))
+class _Pair(NamedTuple):
+    """Two sets of features, made ready: float32, columns centred, the largest entry about 1.
+
+    Attributes:
+        x: (n, D1), this process's rows.
+        y: (n, D2).
+        constant: Whether one of them does not vary; false where one is not finite, to keep the score NaN.
+    """
+
+    x: Tensor
+    y: Tensor
+    constant: Tensor
 
 
-def _cross(x: Tensor, y: Tensor, parts: Parts) -> Tensor:
-    """``||X^T Y||_F^2``, through whichever product is cheaper: features, or samples where all are here."""
-    if parts is WHOLE and x.shape[0] < min(x.shape[1], y.shape[1]):
-        return ((x @ x.T) * (y @ y.T)).sum()
-    return parts.sum(x.T @ y).square().sum()
+def _prepared(x: Tensor, y: Tensor, rows: int, parts: Parts) -> _Pair:
+    both = [features.detach().float() for features in (x, y)]
+    largest = parts.max(torch.stack([_largest(features) for features in both]))
+    scales = largest.clamp_min(torch.finfo(torch.float32).tiny)
+    both = [features / scale for features, scale in zip(both, scales, strict=True)]
+    means = parts.sum(torch.cat([features.sum(0) for features in both])) / rows
+    for features, mean in zip(both, means.split([x.shape[1], y.shape[1]]), strict=True):
+        features -= mean
+    sizes = [torch.linalg.vector_norm(features).square() / features.shape[1] for features in both]
+    constant = parts.sum(torch.stack(sizes)) <= _CONSTANT**2 * rows
+    return _Pair(both[0], both[1], constant.any())
 
 
-def _unbiased_cross(x: Tensor, y: Tensor, parts: Parts, n: int) -> Tensor:
-    """The debiased estimate of the same (Song et al. 2012, eq. 5), without its constant factor."""
-    p, q = x.square().sum(1), y.square().sum(1)
-    same, all_p, all_q = parts.sum(torch.stack([(p * q).sum(), p.sum(), q.sum()]))
-    correction: Tensor = all_p * all_q / ((n - 1) * (n - 2)) - same * (1 + 2 / (n - 2))
-    return _cross(x, y, parts) + correction
+def _largest(features: Tensor) -> Tensor:
+    if not len(features):
+        return features.new_zeros(())
+    least, most = features.aminmax()
+    return torch.maximum(-least, most)
 
 
-def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, parts: Parts = WHOLE) -> Tensor:
+class _Products(NamedTuple):
+    """``||X^T X||_F^2``, ``||X^T Y||_F^2`` and ``||Y^T Y||_F^2``, or unbiased estimates of the same."""
+
+    xx: Tensor
+    xy: Tensor
+    yy: Tensor
+
+
+def _products(x: Tensor, y: Tensor, parts: Parts) -> _Products:
+    """Through the samples' products where all are here and fewer than the features, which is cheaper."""
+    if parts is WHOLE and len(x) < min(x.shape[1], y.shape[1]):
+        k, m = x @ x.T, y @ y.T
+        return _Products((k * k).sum(), (k * m).sum(), (m * m).sum())
+    x_upper, x_corner, xy, y_upper, y_corner = _summed([*_upper_half(x), x.T @ y, *_upper_half(y)], parts)
+    return _Products(_square_norm(x_upper, x_corner), xy.square().sum(), _square_norm(y_upper, y_corner))
+
+
+def _summed(shares: list[Tensor], parts: Parts) -> list[Tensor]:
+    """Each tensor's sum over all parts, in one exchange."""
+    if parts is WHOLE:
+        return shares
+    sums = parts.sum(torch.cat([share.flatten() for share in shares]))
+    each = sums.split([share.numel() for share in shares])
+    return [whole.view_as(share) for whole, share in zip(each, shares, strict=True)]
+
+
+def _upper_half(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The upper rows of ``X^T X`` and its lower right corner; the rest is their mirror image."""
+    half = x.shape[1] // 2
+    return x[:, :half].T @ x, x[:, half:].T @ x[:, half:]
+
+
+def _square_norm(upper: Tensor, corner: Tensor) -> Tensor:
+    """The squared Frobenius norm of a symmetric matrix, from its :func:`_upper_half`."""
+    half = len(upper)
+    return upper[:, :half].square().sum() + 2 * upper[:, half:].square().sum() + corner.square().sum()
+
+
+def _unbiased(pair: _Pair, products: _Products, parts: Parts, n: int) -> _Products:
+    """Debiased estimates of the products (Song et al. 2012, eq. 5), without their constant factor."""
+    p, q = pair.x.square().sum(1), pair.y.square().sum(1)
+    sums = parts.sum(torch.stack([(p * p).sum(), (p * q).sum(), (q * q).sum(), p.sum(), q.sum()]))
+    pp, pq, qq, all_p, all_q = sums.unbind()
+
+    def corrected(product: Tensor, same: Tensor, ends: Tensor) -> Tensor:
+        return product + ends / ((n - 1) * (n - 2)) - same * (1 + 2 / (n - 2))
+
+    return _Products(
+        corrected(products.xx, pp, all_p * all_p),
+        corrected(products.xy, pq, all_p * all_q),
+        corrected(products.yy, qq, all_q * all_q),
+    )
+
+
+def linear_cka(
+    x: Tensor, y: Tensor, *, unbiased: bool = False, parts: Parts = WHOLE, rows: int | None = None
+) -> Tensor:
     """Linear centred kernel alignment of two sets of features (Kornblith et al. 2019, eq. 4).
 
     The score does not depend on either side's scale, offset or rotation. With few samples for the
@@ -82,6 +145,7 @@ def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, parts: Parts = W
         unbiased: Use the debiased estimator of HSIC. Needs at least 4 samples.
         parts: Who holds the rows. With several processes the cross-products are summed over all, which
             gives the score of the whole batch; a mean of their own scores would be too high.
+        rows: How many rows they all hold together; if not given, they are asked.
 
     Returns:
         The score, 1 for features alike up to rotation and scale; 0 where either side is constant.
@@ -89,21 +153,25 @@ def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, parts: Parts = W
     Raises:
         ValueError: The numbers of samples differ or are too few.
     """
-    rows = _check_pair(x, y, least=4 if unbiased else 2, parts=parts)
+    rows = _check_pair(x, y, least=4 if unbiased else 2, parts=parts, rows=rows)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        a, b = _centred(x, rows, parts), _centred(y, rows, parts)
-        product = partial(_unbiased_cross, n=rows) if unbiased else _cross
-        scale = (product(a, a, parts=parts) * product(b, b, parts=parts)).sqrt()
-        return torch.where(scale == 0, torch.zeros_like(scale), product(a, b, parts=parts) / scale)
+        pair = _prepared(x, y, rows, parts)
+        products = _products(pair.x, pair.y, parts)
+        if unbiased:
+            products = _unbiased(pair, products, parts, rows)
+        scale = (products.xx * products.yy).sqrt()
+        zero = pair.constant | (scale == 0)
+        return torch.where(zero, torch.zeros_like(scale), products.xy / scale)
 
 
-def mean_cosine(x: Tensor, y: Tensor, *, parts: Parts = WHOLE) -> Tensor:
+def mean_cosine(x: Tensor, y: Tensor, *, parts: Parts = WHOLE, rows: int | None = None) -> Tensor:
     """Mean cosine similarity of matching rows.
 
     Args:
         x: (N, D).
         y: (N, D).
         parts: Who holds the rows.
+        rows: How many they all hold together; if not given, they are asked.
 
     Returns:
         The score in [-1, 1]; a row of zeros counts as 0.
@@ -111,7 +179,7 @@ def mean_cosine(x: Tensor, y: Tensor, *, parts: Parts = WHOLE) -> Tensor:
     Raises:
         ValueError: The shapes differ.
     """
-    rows = _check_pair(x, y, least=1, parts=parts)
+    rows = _check_pair(x, y, least=1, parts=parts, rows=rows)
     if x.shape != y.shape:
         raise ValueError(f"the cosine needs equal widths, got {tuple(x.shape)} and {tuple(y.shape)}")
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
@@ -126,9 +194,10 @@ def _unit_rows(features: Tensor) -> Tensor:
     return x / lengths.clamp_min(tiny)
 
 
-def _check_pair(x: Tensor, y: Tensor, least: int, parts: Parts) -> int:
+def _check_pair(x: Tensor, y: Tensor, least: int, parts: Parts, rows: int | None) -> int:
     """The number of rows over all processes."""
-    rows = len(x) if parts is WHOLE else int(parts.sum(torch.tensor(len(x), device=x.device)))
+    if rows is None:
+        rows = len(x) if parts is WHOLE else int(parts.sum(torch.tensor(len(x), device=x.device)))
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or rows < least:
         raise ValueError(
             f"alignment needs two matrices of the same {least} or more samples, "
@@ -141,7 +210,7 @@ class Alignment(NamedTuple):
     """A score that a scheduler can ask for.
 
     Attributes:
-        score: ``(x, y, parts=…) -> scalar``, both (N, D).
+        score: ``(x, y, parts=…, rows=…) -> scalar``, both (N, D).
         macs: ``(samples, channels) -> multiply-adds`` of measuring it once, for the ledger.
     """
 
@@ -150,8 +219,8 @@ class Alignment(NamedTuple):
 
 
 def _cka_macs(n: int, d: int) -> int:
-    """Three crosses, of one product each through the features or two through the samples."""
-    return 6 * n * n * d if n < d else 3 * n * d * d
+    """Of ``X^T X`` and ``Y^T Y`` three quarters are computed, of ``X^T Y`` all; or both sides' samples."""
+    return 2 * n * n * d if n < d else n * d * d * 5 // 2
 
 
 ALIGNMENTS = {
