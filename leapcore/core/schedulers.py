@@ -20,6 +20,8 @@ from leapcore.core.duration import Duration, RunLength
 
 logger = logging.getLogger(__name__)
 
+_FOR_THE_RECORD = 10  # steps between two measurements that decide nothing
+
 
 class DifficultyScheduler(ABC):
     """Chooses the target layer.
@@ -140,7 +142,7 @@ class AlignmentScheduler(DifficultyScheduler):
             is most aligned with on the first batch.
         snap_to_last_at: From this layer on (1-based) jump straight to the last; null never jumps.
         sample_images: Measure on the first so many images of a batch; null takes all.
-        measure_every: Measure in every so many steps only.
+        measure_every: Measure in every so many steps only; at the last layer, every tenth at most.
     """
 
     def __init__(
@@ -168,8 +170,12 @@ class AlignmentScheduler(DifficultyScheduler):
 
     @property
     def wants_score(self) -> bool:
-        """Whether the next step is one of those that are measured."""
-        return self.steps % self.measure_every == 0
+        """Whether the next step is one of those that are measured.
+
+        At the last layer the alignment decides nothing any more, and is measured now and then for the record.
+        """
+        last = self.target == self.num_layers - 1
+        return self.steps % max(self.measure_every, _FOR_THE_RECORD if last else 1) == 0
 
     @abstractmethod
     def _reached(self) -> str:

@@ -126,6 +126,15 @@ def test_measuring_every_third_step_only():
     assert wanted == [True, False, False, True, False, False, True]
 
 
+def test_at_the_last_layer_the_alignment_is_measured_for_the_record_only():
+    scheduler = CkaScheduler(3, start=3)
+    wanted = []
+    for _ in range(21):
+        wanted.append(scheduler.wants_score)
+        scheduler.step(0.99 if scheduler.wants_score else None)
+    assert [step for step, measured in enumerate(wanted) if measured] == [0, 10, 20]
+
+
 def test_each_measure_is_named():
     assert CkaScheduler(3).alignment == "cka"
     assert CkaScheduler(3, unbiased=True).alignment == "unbiased_cka"
