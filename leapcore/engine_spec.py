@@ -22,6 +22,11 @@ class EngineSpec(Section):
     gradient_checkpointing: bool = Field(
         False, description="Recompute the student's blocks in the backward pass: less memory, more time."
     )
+    compile: bool = Field(
+        False,
+        description="Run the blocks of teacher and student as torch.compile's code: faster steps, a later "
+        "first one. Needs a compiler.",
+    )
     offload: Literal["none", "optimizer", "all"] = Field(
         "none",
         description="What is kept in host memory: the optimizer's state (ZeRO 1-3), or the weights too (3).",
@@ -36,6 +41,8 @@ class EngineSpec(Section):
             raise ValueError("offload needs zero_stage: 1 or more")
         if self.offload == "all" and self.zero_stage != 3:
             raise ValueError("offload: all needs zero_stage: 3, which alone partitions the weights")
+        if self.compile and self.zero_stage == 3:
+            raise ValueError("compile needs zero_stage: 2 or less, since 3 takes blocks apart as they run")
         _refuse_conflicts(self.deepspeed)
         return self
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from leapcore.compat import import_deepspeed
 from leapcore.core.distiller import Distiller
 from leapcore.core.layer_check import uncalled_modules
+from leapcore.engine.compiling import compile_blocks
 from leapcore.engine.optimizers import build_optimizer, peak_lr
 from leapcore.engine.ranks import Ranks, join, shared
 from leapcore.errors import SpecError, did_you_mean
@@ -42,6 +43,8 @@ class Engine:
         self.module = distiller
         self.zero_stage = spec.engine.zero_stage
         self.first = ranks.first
+        if spec.engine.compile:
+            compile_blocks(distiller.student, device())
         if spec.engine.gradient_checkpointing:
             distiller.student.checkpoint_gradients()
         self._peak = peak_lr(spec)
@@ -66,6 +69,8 @@ class Engine:
             )
             raise shared(refused) from error
         settings.check(spec.engine.deepspeed)
+        if ranks.size == 1 and not self.zero_stage:
+            self.wrapped.enable_backward_allreduce = False  # nobody to average gradients with
         for parameter in outside:
             deepspeed.zero.register_external_parameter(distiller, parameter)
 

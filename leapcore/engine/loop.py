@@ -15,6 +15,7 @@ from leapcore.core.duration import Duration
 from leapcore.engine.agreement import Heard, hear, hear_of_faults
 from leapcore.engine.evaluate import student_knn
 from leapcore.engine.figures import Figures
+from leapcore.engine.host import ToHost
 from leapcore.engine.ranks import shared
 from leapcore.engine.saving import Saver
 from leapcore.engine.setup import Parts
@@ -22,6 +23,8 @@ from leapcore.engine.signals import StopSignals
 from leapcore.engine.teachers import Teacher
 from leapcore.errors import DataError, DivergedError
 from leapcore.events import TargetChange, figure_name, per_teacher
+
+LOSS = "/loss"  # no teacher's name
 
 
 class Loop:
@@ -68,6 +71,8 @@ class Loop:
         """
         parts = self.parts
         parts.engine.train()
+        # What is left in float32 in a 16-bit run, such as the alignment, needs no more than TF32's 11 bits.
+        torch.backends.cuda.matmul.allow_tf32 = parts.spec.train.precision != "float32"
         batches = itertools.islice(parts.batches.after(self.step), parts.total_steps - self.step)
         with self._signals:
             try:
@@ -106,31 +111,39 @@ class Loop:
             self._choose_starts(pixels)
         self._layers = self._targets()
         self._lr = parts.engine.set_rate(parts.lr_schedule(self.step))
-        result = self._forward_and_backward(pixels)
+        result, sent = self._forward_and_backward(pixels)
         self._warn_of_few_tokens(result)
         self._book(result)
-        scores = self._note(result)
-        moved = [teacher for teacher in parts.teachers if teacher.scheduler.step(scores.get(teacher.name))]
+        told = sent.arrived()  # by now, a GPU is busy with the backward pass
+        moved = [teacher for teacher in parts.teachers if teacher.scheduler.step(told.get(teacher.name))]
         if moved:
             parts.lr_schedule.advance(self.step)
-        heard = self._hear(result.loss.item(), save)
+        heard = self._hear(told[LOSS], save)
         parts.engine.step(hold=not heard.finite)
         self.step += 1
         for teacher in moved:
             self._moved(teacher, self._layers[teacher.name])
         self._stop_if_diverged(heard.finite)
 
-    def _forward_and_backward(self, pixels: Tensor) -> Distillation:
-        """The gradients of this process's share, in as many parts as the spec asks for."""
-        engine, results = self.parts.engine, list[Distillation]()
-        for part in pixels.chunk(self.parts.spec.engine.accumulate):
+    def _forward_and_backward(self, pixels: Tensor) -> tuple[Distillation, ToHost]:
+        """The gradients of this process's share, in as many parts as the spec asks for.
+
+        Returns:
+            The result, and what the host must know of it: the loss, and each alignment by teacher.
+        """
+        parts, results = self.parts, list[Distillation]()
+        engine = parts.engine
+        for part in pixels.chunk(parts.spec.engine.accumulate):
             if results:
+                engine.backward(results[-1].loss)
                 engine.step()  # only the last part's updates the weights
-            with self._autocast():
-                targets = {teacher.name: teacher.features(part) for teacher in self.parts.teachers}
+            with parts.autocast():
+                targets = {teacher.name: teacher.features(part) for teacher in parts.teachers}
             results.append(engine(part, targets))
-            engine.backward(results[-1].loss)
-        return merged(results)
+        result = merged(results)
+        sent = ToHost({LOSS: result.loss, **self._note(result)})
+        engine.backward(results[-1].loss)
+        return result, sent
 
     def _hear(self, loss: float, save: bool) -> Heard:
         """Before the weights move: what all processes say of this step."""
@@ -164,7 +177,7 @@ class Loop:
             alignment_macs=sum(teacher.score_macs(result.comparisons[teacher.name]) for teacher in scored),
         )
 
-    def _note(self, result: Distillation) -> dict[str, float]:
+    def _note(self, result: Distillation) -> dict[str, Tensor]:
         """Keep a step's figures for the next report.
 
         Returns:
@@ -179,8 +192,7 @@ class Loop:
             comparison = result.comparisons[teacher.name]
             found = {name: getattr(comparison, name) for name in names}
             if teacher.scheduler.wants_score:
-                found["alignment"] = teacher.score(comparison)
-                scores[teacher.name] = float(found["alignment"])
+                found["alignment"] = scores[teacher.name] = teacher.score(comparison)
             figures |= per_teacher(found, teacher.name, teachers)
         self.figures.note(figures)
         return scores
@@ -213,7 +225,8 @@ class Loop:
             self._tell(TargetChange(0, 0, teacher.scheduler.target + 1, "start", teacher.name))
 
     def _calibrate(self, teacher: Teacher, pixels: Tensor) -> list[float]:
-        with self._autocast():
+        # Each student pass would be compiled once more, without gradients, for a single scan.
+        with self.parts.autocast(), torch.compiler.set_stance("eager_on_recompile"):
             scores, macs = teacher.calibrate(self.parts.engine, pixels)
         self.parts.ledger.record_calibration(
             self.parts.spec.train.batch_size,
@@ -225,11 +238,6 @@ class Loop:
 
     def _targets(self) -> dict[str, int]:
         return {teacher.name: teacher.scheduler.target for teacher in self.parts.teachers}
-
-    def _autocast(self) -> torch.autocast:
-        precision = self.parts.spec.train.precision
-        kind = torch.float16 if precision == "float16" else torch.bfloat16
-        return torch.autocast(self.parts.device.type, kind, enabled=precision != "float32")
 
     def _mixed(self, images: Tensor) -> Tensor:
         """Pixels in [0, 1], after mixup with one weight for the whole batch (LEAP, step 1)."""

@@ -20,6 +20,7 @@ from leapcore.core.layer_check import idle_modules
 from leapcore.core.lr import LrSchedule
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.checkpoint import Checkpoint
+from leapcore.engine.compiling import compile_blocks
 from leapcore.engine.components import backbone, build_teacher, image_splits, lr_schedule
 from leapcore.engine.costs import student_macs
 from leapcore.engine.data import TrainingBatches
@@ -35,6 +36,8 @@ from leapcore.events import ModelFacts
 from leapcore.spec import BackboneSpec, Spec
 
 logger = logging.getLogger(__name__)
+
+_AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -71,6 +74,11 @@ class Parts:
     student_macs: int
     ledger: FlopsLedger
     total_steps: int
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the spec, as a context."""
+        kind = _AUTOCAST[self.spec.train.precision]
+        return torch.autocast(self.device.type, kind, enabled=kind is not None)
 
     @property
     def student_spec(self) -> BackboneSpec:
@@ -174,8 +182,10 @@ def _plan(spec: Spec, ranks: Ranks) -> _Plan:
         joined=ranks.joined,
     )
     macs = student_macs(distiller)
-    for provider in providers.values():
-        provider.to(device())
+    for teacher in teachers:
+        teacher.place(device(), _AUTOCAST[spec.train.precision])
+        if spec.engine.compile:
+            compile_blocks(teacher.provider, device())
     return _Plan(splits, batches, length, teachers, student, distiller, macs)
 
 

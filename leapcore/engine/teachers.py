@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -16,6 +16,7 @@ from leapcore.core.distiller import Distillation
 from leapcore.core.flops import LayerMacs
 from leapcore.core.matching import Comparison, Match, TeacherFeatures
 from leapcore.core.provider import LayerFeatureProvider
+from leapcore.core.residency import ResidentLayers, matrices_to
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.core.targets import Pair
 from leapcore.engine.ranks import Ranks
@@ -41,6 +42,7 @@ class Teacher:
         batch_size: Images per step, over all processes.
         ranks: The processes that share a batch.
         warned: Whether :meth:`warn_of_few_tokens` has done so.
+        resident: Which of its layers are in the device's memory.
     """
 
     name: str
@@ -53,6 +55,19 @@ class Teacher:
     batch_size: int
     ranks: Ranks
     warned: bool = False
+    resident: ResidentLayers = field(init=False)
+
+    def place(self, device: torch.device, autocast: torch.dtype | None) -> None:
+        """Put it where it computes.
+
+        Args:
+            device: Where that is.
+            autocast: The type that its matrix products are computed in, if it is not float32.
+        """
+        _ = self.fingerprint  # of the weights as they were given
+        if autocast is not None:
+            matrices_to(self.provider.model, autocast)
+        self.resident = ResidentLayers(self.provider, device)
 
     def features(self, pixels: Tensor) -> TeacherFeatures:
         """What this step's target asks of the teacher.
@@ -67,7 +82,9 @@ class Teacher:
                 f"not the 0-based index of one of {choices} layers",
                 "Mend the scheduler; leapcore.testing.check_scheduler finds the step.",
             )
-        return self.match.teacher_features(self.provider, pixels, self.scheduler.target)
+        # The layer after the deepest is the one that a curriculum asks for next.
+        self.resident.keep(range(max(self.match.teacher_layers(target)) + 2))
+        return self.match.teacher_features(self.provider, pixels, target)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -102,6 +119,7 @@ class Teacher:
         scores, macs = [], 0
         layers = self.provider.iter_layers(self.provider.prepare(pixels))
         for layer, features in zip(range(self.match.target.choices), layers, strict=False):
+            self.resident.keep([layer, layer + 1])
             features = self.match.target_norm(self.provider, features, layer)
             result = distiller(pixels, {self.name: TeacherFeatures([features])})
             comparison = result.comparisons[self.name]
@@ -112,10 +130,10 @@ class Teacher:
     def score(self, comparison: Comparison) -> Tensor:
         """The alignment that the scheduler listens to: that of the whole batch, the same on every process."""
         images = self.ranks.mine_among_first(self._sampled_images, self.batch_size)
-        rows = images * self._tokens_per_image(comparison)
+        mine, rows = images * self._tokens_per_image(comparison), self._sampled(comparison)
         parts = WHOLE if self.ranks.size == 1 else self.ranks
         score = ALIGNMENTS[self._alignment].score
-        return score(comparison.projected[:rows], comparison.target[:rows], parts=parts)
+        return score(comparison.projected[:mine], comparison.target[:mine], parts=parts, rows=rows)
 
     def score_macs(self, comparison: Comparison) -> int:
         """MACs of :meth:`score`."""

@@ -34,7 +34,9 @@ def extract_features(
     try:
         for pixels, batch_labels in batches:
             images = provider.prepare(pixels.to(device, non_blocking=True).float() / 255)
-            (last,) = provider(images, [len(provider.layers) - 1])
+            # A compiled backbone would be compiled anew for eval mode, and again for a smaller last batch.
+            with torch.compiler.set_stance("eager_on_recompile"):
+                (last,) = provider(images, [len(provider.layers) - 1])
             vectors.append(last.pooled.float())
             labels.append(batch_labels.to(device))
     finally:

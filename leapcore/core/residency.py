@@ -1,0 +1,131 @@
+"""A frozen backbone on a device: matrices in 16 bits where that changes nothing, layers only when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from leapcore.core.layer_check import uncalled_modules
+from leapcore.core.provider import LayerFeatureProvider
+
+
+def matrices_to(network: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the weights of linear and convolutional layers in 16 bits.
+
+    Under autocast these layers compute with their weights in that type anyway: the results are the same bit
+    for bit, in half the memory, and no step has to cast them.
+
+    Args:
+        network: A frozen one, which from now on runs under autocast only.
+        dtype: The autocast's type.
+    """
+    for module in network.modules():
+        # Subclasses may do more with their weights than these layers do.
+        if type(module) in (nn.Linear, nn.Conv2d):
+            module.to(dtype)
+
+
+class _Slot(NamedTuple):
+    """Where a module keeps a tensor, and that tensor in the host's memory."""
+
+    tensors: dict[str, Any]
+    name: str
+    at_home: Tensor
+
+
+class ResidentLayers:
+    """Keeps some of a frozen backbone's layers in a device's memory, and the others on the host.
+
+    Whatever a layer is needed for, it comes when its block is called. :meth:`keep` says which layers are
+    worth their room, and brings those that are missing while the device is busy.
+
+    Args:
+        provider: A frozen backbone on the host; what belongs to no single layer goes to the device.
+        device: Where it computes. On the host itself all layers are at home.
+    """
+
+    def __init__(self, provider: LayerFeatureProvider, device: torch.device) -> None:
+        self._device = device
+        self._slots = _slots_by_layer(provider) if device.type != "cpu" else {}
+        self._here: set[int] = set()
+        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+        kept = {id(slot.at_home) for slots in self._slots.values() for slot in slots}
+        for slot in _slots(provider.modules()):
+            if id(slot.at_home) not in kept:
+                slot.tensors[slot.name] = _like(slot.at_home, slot.at_home.to(device))
+        for layer in self._slots:
+            provider.block(layer).register_forward_pre_hook(partial(self._bring_for, layer))
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers whose weights are on the device, of those that can be elsewhere."""
+        return sorted(self._here)
+
+    def keep(self, layers: Iterable[int]) -> None:
+        """Have these layers on the device, and no others."""
+        wanted = self._slots.keys() & set(layers)
+        for layer in self._here - wanted:
+            for slot in self._slots[layer]:
+                slot.tensors[slot.name] = slot.at_home
+        self._here &= wanted
+        for layer in sorted(wanted - self._here):
+            self._bring(layer)
+
+    def _bring_for(self, layer: int, *_: Any) -> None:
+        """Before a block runs."""
+        if layer not in self._here:
+            self._bring(layer)
+
+    def _bring(self, layer: int) -> None:
+        """Copy a layer in, on a stream of its own: the device goes on with what it was given before."""
+        with self._apart():
+            for slot in self._slots[layer]:
+                there = slot.at_home.to(self._device, non_blocking=True)
+                slot.tensors[slot.name] = _like(slot.at_home, there)
+        if self._copying is not None:
+            main = torch.cuda.current_stream(self._device)
+            main.wait_stream(self._copying)
+            for slot in self._slots[layer]:
+                slot.tensors[slot.name].record_stream(main)
+        self._here.add(layer)
+
+    def _apart(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._copying is None else torch.cuda.stream(self._copying)
+
+
+def _slots(modules: Iterable[nn.Module]) -> Iterator[_Slot]:
+    for module in modules:
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    yield _Slot(tensors, name, tensor)
+
+
+def _slots_by_layer(provider: LayerFeatureProvider) -> dict[int, list[_Slot]]:
+    """What belongs to one block alone; blocks that are never called as such could not fetch theirs."""
+    layers = range(len(provider.layers))
+    uncalled = set(uncalled_modules(provider).values())
+    blocks = {layer: list(_slots(provider.block(layer).modules())) for layer in layers}
+    inside = {module for layer in layers for module in provider.block(layer).modules()}
+    owners: dict[int, set[int]] = {}
+    for layer, slots in blocks.items():
+        for slot in slots:
+            owners.setdefault(id(slot.at_home), set()).add(layer)
+    for slot in _slots(module for module in provider.modules() if module not in inside):
+        owners.setdefault(id(slot.at_home), set()).add(-1)
+    return {
+        layer: [slot for slot in slots if owners[id(slot.at_home)] == {layer}]
+        for layer, slots in blocks.items()
+        if provider.block(layer) not in uncalled
+    }
+
+
+def _like(old: Tensor, new: Tensor) -> Tensor:
+    """A parameter where the old one was."""
+    moved = new is not old and isinstance(old, nn.Parameter)
+    return nn.Parameter(new, requires_grad=False) if moved else new
