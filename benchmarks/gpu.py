@@ -2,7 +2,10 @@
 
     python benchmarks/gpu.py                                     # the paper's models, batches of 128 and 256
     python benchmarks/gpu.py --set engine.gradient_checkpointing=true --output runs/recomputed.json
-    python benchmarks/gpu.py --tiny                              # small models, also without a GPU
+    python benchmarks/gpu.py --small                             # 192 and 96 wide, 56 px: also for a CPU
+    python benchmarks/gpu.py --tiny                              # to see whether it works
+
+Set OMP_NUM_THREADS=1 on a CPU whose cores others use too.
 
 Needs leapcore installed (``pip install -c constraints.txt .``, after the torch that fits the GPU) and a GPU
 that nobody else uses; no images, no weights, no network. Meant to end within nine minutes on an H100. A GPU
@@ -37,11 +40,12 @@ from typing import Any
 
 import torch
 from gpu_report import projections, report
-from gpu_step import TINY, Bench, Scale, bench_spec, product_rate
+from gpu_step import SMALL, TINY, Bench, Scale, bench_spec, product_rate
 
 from leapcore import LeapcoreError, __version__
 
 TEACHER, SMALLER_TEACHER = "vit_giant_patch14_dinov2", "vit_large_patch14_dinov2"
+PLAIN_TEACHER = "vit_tiny_patch16_224"
 ROOM = 32 * 2**30  # bytes of free memory that the first one gets; an estimate, with a batch of 128 in mind
 
 
@@ -71,7 +75,7 @@ class Campaign:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._end: float = time.perf_counter() + arguments.budget_s
-        self._scale = TINY if arguments.tiny else Scale()
+        self._scale = TINY if arguments.tiny else SMALL if arguments.small else Scale()
         self._arguments = arguments
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.results: dict[str, Any] = {
@@ -189,12 +193,14 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the spec")
     parser.add_argument("--budget-s", type=float, default=500, metavar="SECONDS")
     parser.add_argument("--output", type=Path, default=Path("runs/gpu.json"))
-    parser.add_argument("--tiny", action="store_true", help="small models, batch of 4, two steps")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--small", action="store_true", help="models for a CPU, batch of 64")
+    size.add_argument("--tiny", action="store_true", help="still smaller models, batch of 4, two steps")
     arguments = parser.parse_args(argv)
-    if not (arguments.tiny or torch.cuda.is_available()):
-        parser.error("torch finds no GPU; --tiny needs none")
-    arguments.teacher = arguments.teacher or _fitting_teacher()
-    arguments.batch = arguments.batch or ([4] if arguments.tiny else [128, 256])
+    if not (arguments.tiny or arguments.small or torch.cuda.is_available()):
+        parser.error("torch finds no GPU; --small and --tiny need none")
+    arguments.teacher = arguments.teacher or (PLAIN_TEACHER if arguments.small else _fitting_teacher())
+    arguments.batch = arguments.batch or ([4] if arguments.tiny else [64] if arguments.small else [128, 256])
     return arguments
 
 

@@ -59,6 +59,19 @@ TINY = Scale(
 )
 
 
+# The sizes of the comparison with other libraries (benchmarks/peers), fit for a CPU.
+SMALL = Scale(
+    image_size=56,
+    precision="float32",
+    teacher_options="{patch_size: 7, depth: 12, embed_dim: 192, num_heads: 3, reg_tokens: 4}",
+    student_options="{patch_size: 7, depth: 6, embed_dim: 96, num_heads: 3}",
+    warmup=2,
+    groups=9,
+    steps=1,
+    matrix=1024,
+)
+
+
 class Sent(DifficultyScheduler):
     """A run's scheduler that goes where it is sent; when to score, and how, is left to the real one.
 

@@ -135,14 +135,15 @@ class AlignmentScheduler(DifficultyScheduler):
 
     Args:
         num_layers: How many layers the teacher has.
-        ema: Weight of the newest score in the average; 1 takes each score as it is. The average
+        ema: Weight of one step's score in the average; 1 takes each score as it is. The average
             starts at 0, and again at every advance, without bias correction.
         max_time_per_layer: Advance after this long whatever the alignment; null waits for ever.
         start: The first target, 1-based; ``"calibrate"`` takes the layer that the untrained student
             is most aligned with on the first batch.
         snap_to_last_at: From this layer on (1-based) jump straight to the last; null never jumps.
         sample_images: Measure on the first so many images of a batch; null takes all.
-        measure_every: Measure in every so many steps only; at the last layer, every tenth at most.
+        measure_every: Measure in every so many steps only; a score then stands for all of them. At the
+            last layer, every tenth at most.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class AlignmentScheduler(DifficultyScheduler):
         measure_every: Annotated[int, Ge(1)] = 1,
     ) -> None:
         super().__init__(num_layers)
-        self.ema_weight = ema
+        self.ema_weight = _weight_over(measure_every, ema)
         self.max_time_per_layer = max_time_per_layer
         self.snap_to_last_at = snap_to_last_at
         self.sample_images = sample_images
@@ -228,6 +229,14 @@ class AlignmentScheduler(DifficultyScheduler):
         self.target, self.reason = target, reason
         self.ema = 0.0
         self.time_on_layer = {"ep": 0, "st": 0}
+
+
+def _weight_over(steps: int, ema: float) -> float:
+    """The weight of a score that comes in so many steps in a row, together."""
+    weight = 0.0
+    for _ in range(steps):
+        weight += ema * (1 - weight)
+    return weight
 
 
 class ThresholdScheduler(AlignmentScheduler):

@@ -126,6 +126,16 @@ def test_measuring_every_third_step_only():
     assert wanted == [True, False, False, True, False, False, True]
 
 
+def test_a_score_in_every_fourth_step_moves_the_average_as_four_equal_ones_would():
+    often, seldom = (CkaScheduler(3, measure_every=every, ema=0.1, start="first") for every in (1, 4))
+    for step in range(9):
+        for scheduler in (often, seldom):
+            scheduler.step(0.5 if scheduler.wants_score else None)
+        if step % 4 == 0:
+            before = 0.5 * (1 - 0.9**step)  # what `often` had before this step's score
+            assert seldom.ema == pytest.approx(0.5 - 0.9**4 * (0.5 - before), rel=1e-12)
+
+
 def test_at_the_last_layer_the_alignment_is_measured_for_the_record_only():
     scheduler = CkaScheduler(3, start=3)
     wanted = []
