@@ -5,10 +5,11 @@ Shape letters: B images, N tokens of the grid, P prefix tokens, C channels, H an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -46,6 +47,13 @@ class LayerFeatures:
         """Features of a convolutional layer, from its map (B, C, H, W)."""
         height, width = feature_map.shape[-2:]
         return cls(feature_map.flatten(2).transpose(1, 2), (height, width))
+
+    @classmethod
+    def joined(cls, pieces: Sequence[LayerFeatures]) -> LayerFeatures:
+        """The features of several batches as one; their grids are the same."""
+        prefixes = [piece.prefix_tokens for piece in pieces if piece.prefix_tokens is not None]
+        tokens = torch.cat([piece.tokens for piece in pieces])
+        return cls(tokens, pieces[0].grid, torch.cat(prefixes) if prefixes else None)
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -28,6 +28,15 @@ class TeacherFeatures(NamedTuple):
     layers: list[LayerFeatures]
     embedding: LayerFeatures | None = None
 
+    @classmethod
+    def joined(cls, pieces: Sequence[TeacherFeatures]) -> TeacherFeatures:
+        """Those of several batches as one."""
+        if len(pieces) == 1:
+            return pieces[0]
+        layers = [LayerFeatures.joined(layer) for layer in zip(*(p.layers for p in pieces), strict=True)]
+        embeddings = [piece.embedding for piece in pieces if piece.embedding is not None]
+        return cls(layers, LayerFeatures.joined(embeddings) if embeddings else None)
+
 
 class StudentFeatures(NamedTuple):
     """What a step needs of the student.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from leapcore._version import __version__
+from leapcore.compat import keep_freed_memory
 from leapcore.core.distiller import Distiller
 from leapcore.core.duration import RunLength
 from leapcore.core.flops import FlopsLedger
@@ -127,6 +128,8 @@ def build(spec: Spec, saved: Checkpoint | None = None) -> Parts:
         LeapcoreError: Something that the spec names is missing or does not fit.
     """
     ranks = join()
+    if device().type == "cpu":
+        keep_freed_memory()
     plan = ranks.together(lambda: _plan(spec, ranks))
     facts = {f"the spec's {key}": value for key, value in flat(spec.model_dump(mode="json"))}
     facts |= {f"the weights of teacher '{t.name}'": t.fingerprint for t in plan.teachers if ranks.size > 1}
