@@ -4,13 +4,16 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/leapcore run quickstart --overwrite
 
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m pytest benchmarks/guard.py -rP --benchmark-enable --benchmark-columns=min,median,max,rounds
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

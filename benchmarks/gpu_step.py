@@ -239,6 +239,10 @@ class Bench:
             **memory(self.parts.device),
         }
 
+    def step(self) -> None:
+        """One step at the present target block."""
+        self._take(1)
+
     def _go(self, block: int, *, scored: bool) -> None:
         """Move the target as a curriculum does, at a step's end, and warm up there."""
         self._sent.wanted, self._sent.scored = block - 1, scored
