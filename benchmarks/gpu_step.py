@@ -133,6 +133,7 @@ class OneBatch:
         count, side = parts.spec.train.batch_size, parts.spec.data.image_size
         pixels = torch.randint(256, (count, 3, side, side), dtype=torch.uint8)
         self._batch = pixels.to(parts.device), torch.zeros(count, dtype=torch.long)
+        self.digests = torch.empty(count, 0, dtype=torch.uint8)  # nothing is cached
 
     def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         return itertools.repeat(self._batch)

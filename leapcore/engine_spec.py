@@ -1,4 +1,4 @@
-"""The spec's sections that say how a run is carried: DeepSpeed's settings, and checkpoints."""
+"""The spec's sections that say how a run is carried: DeepSpeed's settings, checkpoints, and the cache."""
 
 from __future__ import annotations
 
@@ -84,3 +84,14 @@ class CheckpointSpec(Section):
         description="A duration such as 10min, 500st or 1ep, or 'never'. A run that is stopped is saved too.",
     )
     keep: int = Field(2, ge=1, description="How many checkpoints are kept, the newest.")
+
+
+class CacheSpec(Section):
+    """Keeping what the teachers computed, for views that come again."""
+
+    folder: str | None = Field(
+        None, description="Where teacher features are kept, for this run and others; null keeps none."
+    )
+    limit_gb: float = Field(
+        10.0, gt=0, description="Most that the folder may hold, in 10^9 bytes; what was unused longest goes."
+    )

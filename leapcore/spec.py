@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from leapcore.core.duration import Duration
-from leapcore.engine_spec import CheckpointSpec, EngineSpec
+from leapcore.engine_spec import CacheSpec, CheckpointSpec, EngineSpec
 from leapcore.section import Moment, Name, Period, Section, Share
 
 
@@ -40,6 +40,12 @@ class AugmentSpec(Section):
         0.0,
         ge=0,
         description="Largest sigma of the Gaussian blur, in pixels; LEAP's own, 0.1, changes no 8-bit pixel.",
+    )
+    views: int | None = Field(
+        None,
+        ge=1,
+        description="How many views an image has: epoch e uses number e modulo views; null: a new one in "
+        "every epoch (LEAP).",
     )
 
     @field_validator("scale")
@@ -254,6 +260,7 @@ class Spec(Section):
     train: TrainSpec = TrainSpec()
     engine: EngineSpec = EngineSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
+    cache: CacheSpec = CacheSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
 
     @model_validator(mode="after")
@@ -270,6 +277,10 @@ class Spec(Section):
         if self.objective.sigreg and self.engine.accumulate > 1:
             raise ValueError(
                 "objective.sigreg looks at a whole batch, which engine.accumulate cuts into parts: give one"
+            )
+        if self.cache.folder is not None and self.objective.mixup:
+            raise ValueError(
+                "cache.folder needs objective.mixup: false, since a mixed image never comes twice"
             )
         if bool(self.teachers) == (self.teacher is not None):
             raise ValueError("a run has one teacher, or several teachers: give 'teacher' or 'teachers'")

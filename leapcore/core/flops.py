@@ -155,6 +155,14 @@ class FlopsLedger:
         self.macs["alignment"] += alignment_macs
         self.baseline_macs += (self.teacher_macs + STUDENT_STEP * self.student_macs) * images
 
+    def record_spared(self, teacher_macs: int) -> None:
+        """Take back what a step booked for teachers and was not computed, since it was known before.
+
+        Args:
+            teacher_macs: MACs of all images together.
+        """
+        self.macs["teacher"] -= teacher_macs
+
     def record_calibration(
         self, images: int, *, teacher_macs: int, student_macs: int, alignment_macs: int
     ) -> None:

@@ -18,14 +18,18 @@ class Heard(NamedTuple):
         finite: Whether the loss is finite everywhere.
         signal: The signal that somebody received, 0 if nobody did.
         save: Whether it is time for a checkpoint, by the first process's clock.
+        found: How many images each teacher was spared by its cache, over all processes.
     """
 
     finite: bool
     signal: int
     save: bool
+    found: list[int]
 
 
-def hear(ranks: Ranks, place: Sequence[int], *, loss: float, signal: int, save: bool) -> Heard:
+def hear(
+    ranks: Ranks, place: Sequence[int], *, loss: float, signal: int, save: bool, found: Sequence[int] = ()
+) -> Heard:
     """Say how it is here, and hear how it is elsewhere.
 
     Args:
@@ -34,16 +38,19 @@ def hear(ranks: Ranks, place: Sequence[int], *, loss: float, signal: int, save: 
         loss: Of this process's share of the batch.
         signal: As in :class:`Heard`, here.
         save: As in :class:`Heard`, here.
+        found: As in :class:`Heard`, of this process's share.
 
     Raises:
         RanksError: The processes are at different places.
     """
-    words = ranks.exchange([loss, signal, save, *place])
-    _check([word[3:] for word in words])
+    words = ranks.exchange([loss, signal, save, *place, *found])
+    end = 3 + len(place)
+    _check([word[3:end] for word in words])
     return Heard(
         finite=all(math.isfinite(word[0]) for word in words),
         signal=int(max(word[1] for word in words)),
         save=bool(words[0][2]),
+        found=[int(sum(counts)) for counts in zip(*(word[end:] for word in words), strict=True)],
     )
 
 

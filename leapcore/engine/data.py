@@ -1,8 +1,9 @@
 """Batches of images: augmented for training, plain for evaluation.
 
 An augmented view depends on seed, epoch and image alone, not on the number of workers or processes nor on
-what else draws random numbers. In a stream, which has no index, the worker and its count of images stand
-for it. Every process works out the same batches and reads its own share of each.
+what else draws random numbers; where views come again (``data.augment.views``), their number stands for the
+epoch. In a stream, which has no index, the worker and its count of images stand for it. Every process works
+out the same batches and reads its own share of each.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from leapcore.engine.loading import Batch, loader, watched
 from leapcore.engine.ranks import Ranks
 from leapcore.engine.streams import StreamEpochs, useful_workers, with_transform
 from leapcore.engine.views import evaluation_view, mixed, seeded_view, training_view
-from leapcore.errors import DataError
+from leapcore.errors import DataError, SpecError
 from leapcore.spec import DataSpec
 
 logger = logging.getLogger(__name__)
@@ -36,17 +37,29 @@ class TrainingBatches:
         batch_size: Images per batch, over all processes.
         seed: The run's seed.
         ranks: The processes; this one is given its share of each batch.
+        named: Whether views are given a digest of their bytes.
 
     Attributes:
         steps_per_epoch: Whole batches in an epoch; what is left over is dropped.
         skipped: Images that could not be read.
+        digests: Of the views in the batch that was given last: bytes (B, 16), or (B, 0) if not named.
 
     Raises:
         DataError: There are fewer images than a batch takes.
+        SpecError: The views of a stream are to come again.
     """
 
+    digests: Tensor
+
     def __init__(
-        self, images: Any, data: DataSpec, batch_size: int, seed: int, ranks: Ranks | None = None
+        self,
+        images: Any,
+        data: DataSpec,
+        batch_size: int,
+        seed: int,
+        ranks: Ranks | None = None,
+        *,
+        named: bool = False,
     ) -> None:
         if len(images) == 0:
             raise DataError("there are no training images", "Check data.source and data.train.")
@@ -60,9 +73,13 @@ class TrainingBatches:
         self.skipped = Skipped(len(images), data.skip_limit)
         self._workers = data.workers
         view = training_view(data.image_size, data.augment)
-        kind = StreamEpochs if isinstance(images, IterableDataset) else _ShuffledEpochs
-        share = (ranks or Ranks()).share(batch_size)
-        self._epochs = kind(images, view, data.workers, batch_size, seed, share)
+        share, collate = (ranks or Ranks()).share(batch_size), Batch.named if named else Batch.of
+        if isinstance(images, IterableDataset):
+            _refuse_views(data)
+            self._epochs: Any = StreamEpochs(images, view, data.workers, batch_size, seed, share, collate)
+        else:
+            order = _EpochBatches(len(images), batch_size, seed, share, data.augment.views)
+            self._epochs = _ShuffledEpochs(images, view, data.workers, seed, order, collate)
 
     def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches that follow so many steps, without end: (bytes (B, 3, H, W), labels (B,)).
@@ -80,20 +97,37 @@ class TrainingBatches:
         batches = itertools.islice(self._epochs.batches(number, done), self.steps_per_epoch - done)
         for batch in watched(batches, self._workers):
             self.skipped.add(batch.faults)
+            self.digests = batch.digests
             yield batch.pixels, batch.labels
+
+
+def _refuse_views(data: DataSpec) -> None:
+    if data.augment.views is not None:
+        raise SpecError(
+            f"data.augment.views: the images of the stream '{data.source}' have no index to draw a view by",
+            "Leave it out, or take a source with an index, such as a folder.",
+        )
 
 
 class _EpochBatches:
     """One process's shares of batches of (index, seed), shuffled anew in every epoch.
 
     The incomplete last batch is left out.
+
+    Args:
+        length: How many images there are.
+        batch_size: Images per batch, over all processes.
+        seed: The run's.
+        share: This process's part of each batch.
+        views: After how many epochs the seeds of an image start again; None for never.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, share: slice) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, share: slice, views: int | None) -> None:
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
         self.share = share
+        self.views = views
         self.epoch = 0
         self.done = 0
 
@@ -103,21 +137,20 @@ class _EpochBatches:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
         order = torch.randperm(self.length, generator=generator).tolist()
+        view = self.epoch if self.views is None else self.epoch % self.views
         for number in range(self.done, self.length // self.batch_size):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [(index, mixed(self.seed, self.epoch, index)) for index in batch[self.share]]
+            yield [(index, mixed(self.seed, view, index)) for index in batch[self.share]]
 
 
 class _ShuffledEpochs:
     """Epochs of a data set with an index."""
 
     def __init__(
-        self, images: Any, view: Any, workers: int, batch_size: int, seed: int, share: slice
+        self, images: Any, view: Any, workers: int, seed: int, order: _EpochBatches, collate: Any
     ) -> None:
-        self._order = _EpochBatches(len(images), batch_size, seed, share)
-        self._loader = loader(
-            _Views(images, view), workers, seed, batch_sampler=self._order, collate_fn=Batch.of
-        )
+        self._order = order
+        self._loader = loader(_Views(images, view), workers, seed, batch_sampler=order, collate_fn=collate)
 
     def batches(self, epoch: int, done: int) -> Iterator[Batch]:
         self._order.epoch, self._order.done = epoch, done
@@ -187,5 +220,5 @@ class _PlainCollate:
         faults = [fault for sample in samples for fault in sample[2]]
         if not found:
             empty = torch.empty(0, 3, self._size, self._size, dtype=torch.uint8)
-            return Batch(empty, torch.empty(0, dtype=torch.long), faults)
+            return Batch(empty, torch.empty(0, dtype=torch.long), faults, empty)
         return Batch.of(found)._replace(faults=faults)

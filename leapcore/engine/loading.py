@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import signal
 import threading
@@ -23,18 +24,43 @@ class Batch(NamedTuple):
         pixels: Bytes (B, 3, H, W).
         labels: (B,).
         faults: Images that could not be read on the way.
+        digests: Bytes (B, 16) that name each view; (B, 0) where nobody asked for them.
     """
 
     pixels: Tensor
     labels: Tensor
     faults: list[Fault]
+    digests: Tensor
 
     @classmethod
     def of(cls, samples: list[tuple[Tensor, int, tuple[Fault, ...]]]) -> Batch:
         """Put samples together."""
         pixels, labels, faults = zip(*samples, strict=True)
         images, classes = default_collate(list(zip(pixels, labels, strict=True)))
-        return cls(images, classes, list(itertools.chain.from_iterable(faults)))
+        nameless = torch.empty(len(images), 0, dtype=torch.uint8)
+        return cls(images, classes, list(itertools.chain.from_iterable(faults)), nameless)
+
+    @classmethod
+    def named(cls, samples: list[tuple[Tensor, int, tuple[Fault, ...]]]) -> Batch:
+        """Put samples together, and name each view by its bytes."""
+        batch = cls.of(samples)
+        return batch._replace(digests=torch.stack([_digest(view) for view in batch.pixels]))
+
+    @classmethod
+    def joined(cls, batches: list[Batch]) -> Batch:
+        """Several batches as one."""
+        pixels, labels, faults, digests = zip(*batches, strict=True)
+        known = list(itertools.chain.from_iterable(faults))
+        return cls(torch.cat(pixels), torch.cat(labels), known, torch.cat(digests))
+
+    def rows(self, part: slice) -> Batch:
+        """Some of its images; the faults stay."""
+        return Batch(self.pixels[part], self.labels[part], self.faults, self.digests[part])
+
+
+def _digest(view: Tensor) -> Tensor:
+    found = hashlib.blake2b(view.numpy().data, digest_size=16).digest()
+    return torch.frombuffer(bytearray(found), dtype=torch.uint8)
 
 
 class _Loader(DataLoader[Any]):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from leapcore.core.distiller import Distillation, merged
 from leapcore.core.duration import Duration
 from leapcore.engine.agreement import Heard, hear, hear_of_faults
+from leapcore.engine.cache.segments import Stamp
 from leapcore.engine.evaluate import student_knn
 from leapcore.engine.figures import Figures
 from leapcore.engine.host import ToHost
@@ -36,6 +38,7 @@ class Loop:
     Attributes:
         hooks: Tells the listeners; set before :meth:`fit`.
         step: Finished steps.
+        run: Tells this run from all others, however often it is resumed.
         changes: Every change of target so far, the first included.
         seconds: Wall time of training, evaluations left out.
         started: When the run began, by ``time.perf_counter()``; the time while it was interrupted left out.
@@ -50,6 +53,7 @@ class Loop:
         self.parts = parts
         self.hooks: Any = None
         self.step = 0
+        self.run = parts.ranks.told_by_first(secrets.randbits(63))
         self.changes: list[TargetChange] = []
         self.seconds = 0.0
         self.started = 0.0
@@ -119,6 +123,7 @@ class Loop:
         if moved:
             parts.lr_schedule.advance(self.step)
         heard = self._hear(told[LOSS], save)
+        self._book_found(heard.found)
         parts.engine.step(hold=not heard.finite)
         self.step += 1
         for teacher in moved:
@@ -131,14 +136,14 @@ class Loop:
         Returns:
             The result, and what the host must know of it: the loss, and each alignment by teacher.
         """
-        parts, results = self.parts, list[Distillation]()
-        engine = parts.engine
-        for part in pixels.chunk(parts.spec.engine.accumulate):
+        parts, results, stamp = self.parts, list[Distillation](), Stamp(self.run, self.step)
+        engine, count = parts.engine, parts.spec.engine.accumulate
+        for part, names in zip(pixels.chunk(count), parts.batches.digests.chunk(count), strict=True):
             if results:
                 engine.backward(results[-1].loss)
                 engine.step()  # only the last part's updates the weights
             with parts.autocast():
-                targets = {teacher.name: teacher.features(part) for teacher in parts.teachers}
+                targets = {t.name: t.features(part, names, stamp) for t in parts.teachers}
             results.append(engine(part, targets))
         result = merged(results)
         sent = ToHost({LOSS: result.loss, **self._note(result)})
@@ -148,7 +153,10 @@ class Loop:
     def _hear(self, loss: float, save: bool) -> Heard:
         """Before the weights move: what all processes say of this step."""
         place = [self.step, *self._targets().values()]
-        heard = hear(self.parts.ranks, place, loss=loss, signal=self._signals.received, save=save)
+        found = [teacher.cache.take_found() if teacher.cache else 0 for teacher in self.parts.teachers]
+        heard = hear(
+            self.parts.ranks, place, loss=loss, signal=self._signals.received, save=save, found=found
+        )
         self.stopped, self._save_wanted = heard.signal, heard.save
         return heard
 
@@ -176,6 +184,17 @@ class Loop:
             + sum(teacher.head_macs[teacher.scheduler.target] for teacher in teachers),
             alignment_macs=sum(teacher.score_macs(result.comparisons[teacher.name]) for teacher in scored),
         )
+
+    def _book_found(self, found: Sequence[int]) -> None:
+        """Book and note what the teachers' caches spared them in this step, over all processes."""
+        parts, figures = self.parts, dict[str, Tensor]()
+        for teacher, images in zip(parts.teachers, found, strict=True):
+            if teacher.cache:
+                parts.ledger.record_spared(images * teacher.target_macs(self._layers[teacher.name]))
+                share = torch.full((), images / parts.spec.train.batch_size, device=parts.device)
+                figures |= per_teacher({"cache_hits": share}, teacher.name, parts.teachers)
+        if figures:
+            self.figures.note(figures)
 
     def _note(self, result: Distillation) -> dict[str, Tensor]:
         """Keep a step's figures for the next report.
@@ -211,6 +230,9 @@ class Loop:
 
     def _end_epoch(self) -> None:
         layers = self._targets()
+        for teacher in self.parts.teachers:
+            if teacher.cache:
+                teacher.cache.refresh()
         moved = [teacher for teacher in self.parts.teachers if teacher.scheduler.end_epoch()]
         if moved:
             self.parts.lr_schedule.advance(self.step)

@@ -33,6 +33,7 @@ ALLOWED = {
     "train.nonfinite_steps": "it counts from here on",
     "engine": "the state fits any number of processes and any ZeRO stage",
     "checkpoint": "checkpoints are written so from here on",
+    "cache": "it decides what is computed again, not what is learned",
     "evaluate": "evaluations happen so from here on",
 }
 STREAMS = ("wds/", "hfids/")

@@ -99,6 +99,7 @@ def snapshot(loop: Loop) -> Checkpoint:
         "spec": parts.spec.model_dump(mode="json"),
         "student": parts.student_spec.model_dump(mode="json"),
         "step": loop.step,
+        "run": loop.run,
         "images": {"train": len(parts.splits.train)},  # type: ignore[arg-type]
         "ranks": parts.ranks.size,
         "seconds": loop.seconds,
@@ -132,6 +133,7 @@ def restore(loop: Loop, saved: Checkpoint) -> None:
     for teacher in parts.teachers:
         _restore_teacher(teacher, state["teachers"][teacher.name], saved.path)
     loop.step, loop.seconds, loop.nonfinite = state["step"], state["seconds"], state["nonfinite"]
+    loop.run = state.get("run", loop.run)
     loop.started = -state["wall_seconds"]
     loop.changes = [TargetChange(**change) for change in state["changes"]]
     loop.reported = tuple(state["reported"])

@@ -20,6 +20,7 @@ from leapcore.core.flops import FlopsLedger
 from leapcore.core.layer_check import idle_modules
 from leapcore.core.lr import LrSchedule
 from leapcore.core.provider import LayerFeatureProvider
+from leapcore.engine.cache.features import give_caches
 from leapcore.engine.checkpoint import Checkpoint
 from leapcore.engine.compiling import compile_blocks
 from leapcore.engine.components import backbone, build_teacher, image_splits, lr_schedule
@@ -166,7 +167,14 @@ def _plan(spec: Spec, ranks: Ranks) -> _Plan:
     splits = image_splits(spec)
     for folder in spec.evaluate.retrieval:  # a fault there is better found before the training than after
         read_ground_truth(Path(folder))
-    batches = TrainingBatches(splits.train, spec.data, spec.train.batch_size, spec.train.seed, ranks)
+    batches = TrainingBatches(
+        splits.train,
+        spec.data,
+        spec.train.batch_size,
+        spec.train.seed,
+        ranks,
+        named=spec.cache.folder is not None,
+    )
     providers = {
         name: backbone(wanted, spec.data.image_size).eval().requires_grad_(False)
         for name, wanted in spec.each_teacher.items()
@@ -177,6 +185,7 @@ def _plan(spec: Spec, ranks: Ranks) -> _Plan:
     teachers = [
         build_teacher(spec, name, provider, student, length, ranks) for name, provider in providers.items()
     ]
+    give_caches(spec, teachers, ranks, device())
     distiller = Distiller(
         student,
         {teacher.name: teacher.match for teacher in teachers},

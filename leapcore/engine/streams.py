@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch.utils.data import get_worker_info
 
 from leapcore.engine.loading import Batch, loader
@@ -25,10 +24,11 @@ class StreamEpochs:
     """
 
     def __init__(
-        self, images: Any, view: Any, workers: int, batch_size: int, seed: int, share: slice
+        self, images: Any, view: Any, workers: int, batch_size: int, seed: int, share: slice, collate: Any
     ) -> None:
-        self._images, self._view, self._workers = images, view, useful_workers(images, workers)
-        self._batch_size, self._seed, self._share = batch_size, seed, share
+        self._images, self._workers, self._seed = images, useful_workers(images, workers), seed
+        self._batch_size, self._share = batch_size, share
+        self._views = _StreamViews(view, batch_size, share, collate)
 
     def batches(self, epoch: int, done: int) -> Iterator[Batch]:
         """This process's shares of an epoch's batches, without those that are done."""
@@ -42,9 +42,8 @@ class StreamEpochs:
         stream = with_transform(self._images, seeds, self._workers)
         if hasattr(stream, "set_epoch"):
             stream.set_epoch(epoch)
-        views = _StreamViews(self._view, self._batch_size, self._share)
-        empty = True
-        for batch in loader(stream, self._workers, self._seed, batch_size=self._batch_size, collate_fn=views):
+        empty, options = True, {"batch_size": self._batch_size, "collate_fn": self._views}
+        for batch in loader(stream, self._workers, self._seed, **options):
             empty = False
             yield batch
         if empty:
@@ -63,9 +62,9 @@ class StreamEpochs:
                 continue
             rest.append(part)
             while sum(len(batch.labels) for batch in rest) >= size:
-                pixels, labels = (torch.cat(tensors) for tensors in list(zip(*rest, strict=True))[:2])
-                yield Batch(pixels[:size][self._share], labels[:size][self._share], [])
-                rest = [Batch(pixels[size:], labels[size:], [])]
+                waiting = Batch.joined(rest)
+                yield waiting.rows(slice(size)).rows(self._share)
+                rest = [waiting.rows(slice(size, None))]
 
 
 class _StreamSeeds:
@@ -83,14 +82,14 @@ class _StreamSeeds:
 class _StreamViews:
     """Draws the views of this process's share of a whole batch, and those of all images of a remainder."""
 
-    def __init__(self, view: Any, batch_size: int, share: slice) -> None:
-        self._view, self._batch_size, self._share = view, batch_size, share
+    def __init__(self, view: Any, batch_size: int, share: slice, collate: Any) -> None:
+        self._view, self._batch_size, self._share, self._collate = view, batch_size, share, collate
 
     def __call__(self, samples: list[tuple[tuple[Any, int], int]]) -> Batch:
         chosen = samples[self._share] if len(samples) == self._batch_size else samples
-        return Batch.of(
-            [(seeded_view(self._view, image, seed), label, ()) for (image, seed), label in chosen]
-        )
+        views = [(seeded_view(self._view, image, seed), label, ()) for (image, seed), label in chosen]
+        batch: Batch = self._collate(views)
+        return batch
 
 
 def with_transform(images: Any, transform: Any, workers: int) -> Any:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -19,6 +18,9 @@ from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.residency import ResidentLayers, matrices_to
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.core.targets import Pair
+from leapcore.engine.cache.features import FeatureCache
+from leapcore.engine.cache.key import weights_digest
+from leapcore.engine.cache.segments import Stamp
 from leapcore.engine.ranks import Ranks
 from leapcore.errors import PluginError
 
@@ -42,6 +44,7 @@ class Teacher:
         head_macs: MACs per image of the student's projectors, by target layer.
         batch_size: Images per step, over all processes.
         ranks: The processes that share a batch.
+        cache: Keeps its features, where the spec asks for it.
         warned: Whether :meth:`warn_of_few_tokens` has done so.
         resident: Which of its layers are in the device's memory.
         at_once: How many images it is given at once.
@@ -56,6 +59,7 @@ class Teacher:
     head_macs: list[int]
     batch_size: int
     ranks: Ranks
+    cache: FeatureCache | None = None
     warned: bool = False
     resident: ResidentLayers = field(init=False)
     at_once: int = field(init=False)
@@ -73,8 +77,15 @@ class Teacher:
         self.resident = ResidentLayers(self.provider, device)
         self.at_once = _fitting_images(self.provider) if device.type == "cpu" else self.batch_size
 
-    def features(self, pixels: Tensor) -> TeacherFeatures:
+    def features(
+        self, pixels: Tensor, digests: Tensor | None = None, stamp: Stamp | None = None
+    ) -> TeacherFeatures:
         """What this step's target asks of the teacher.
+
+        Args:
+            pixels: (B, 3, H, W) in [0, 1].
+            digests: (B, 16), of the bytes that the pixels were made of; without them nothing is looked up.
+            stamp: This step, for what is kept of it.
 
         Raises:
             PluginError: The scheduler chose a layer that is none.
@@ -86,6 +97,13 @@ class Teacher:
                 f"not the 0-based index of one of {choices} layers",
                 "Mend the scheduler; leapcore.testing.check_scheduler finds the step.",
             )
+        compute = partial(self._computed, target)
+        if self.cache is None or digests is None or stamp is None:
+            return compute(pixels)
+        return self.cache.features(self.match.teacher_layers(target), pixels, digests, stamp, compute)
+
+    def _computed(self, target: int, pixels: Tensor) -> TeacherFeatures:
+        """In pieces that fit the machine, and with no more layers in the device's memory than needed."""
         # The layer after the deepest is the one that a curriculum asks for next.
         self.resident.keep(range(max(self.match.teacher_layers(target)) + 2))
         pieces = pixels.chunk(-(-len(pixels) // self.at_once))
@@ -95,16 +113,17 @@ class Teacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells its weights from others: a hash of the first numbers of each tensor."""
-        found = hashlib.sha256()
-        for tensor in self.provider.state_dict().values():
-            found.update(tensor.flatten()[:64].float().cpu().numpy().tobytes())
-        return found.hexdigest()
+        """Tells its weights from others: a hash of all of them."""
+        return weights_digest(self.provider)
 
     @property
     def step_macs(self) -> int:
-        """MACs per image of :meth:`features`."""
-        return self.macs.until(*self.match.teacher_layers(self.scheduler.target)) + self.embedding_macs
+        """MACs per image of :meth:`features`, where nothing is known before."""
+        return self.target_macs(self.scheduler.target)
+
+    def target_macs(self, layer: int) -> int:
+        """The same while ``layer`` is the target."""
+        return self.macs.until(*self.match.teacher_layers(layer)) + self.embedding_macs
 
     @property
     def baseline_macs(self) -> int:

@@ -1,0 +1,91 @@
+"""What decides a teacher's features beside the view: two keys that are alike stand for the same features."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from leapcore._version import __version__
+from leapcore.core.provider import LayerFeatureProvider
+from leapcore.spec import Spec
+
+if TYPE_CHECKING:
+    from leapcore.engine.teachers import Teacher
+
+FORMAT = 1  # of the files; another one never finds them
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def feature_key(teacher: Teacher, spec: Spec, device: torch.device) -> dict[str, Any]:
+    """The key of a teacher's features, all but the layers that they are of.
+
+    Args:
+        teacher: The teacher.
+        spec: The run.
+        device: What it is computed on; others round differently.
+    """
+    provider, wanted = teacher.provider, spec.each_teacher[teacher.name]
+    return {
+        "format": FORMAT,
+        "leapcore": __version__,
+        "backbone": wanted.backbone,
+        "model": wanted.model,
+        "options": wanted.options,
+        "input": provider.image_input._asdict(),
+        "weights": teacher.fingerprint,
+        "structure": structure_digest(provider),
+        "code": code_digest([*_classes(provider), type(teacher.match), teacher.match.target_norm]),
+        "target_norm": spec.objective.target_norm,
+        "embedding": teacher.match.embedding is not None,
+        "precision": spec.train.precision,
+        "device": device.type,
+    }
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A hash of all weights and saved buffers: their names, types, shapes and every byte."""
+    found = _hash()
+    for name, tensor in module.state_dict().items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def structure_digest(module: nn.Module) -> str:
+    """A hash of all modules, by name: their classes, and the plain values that they were built with."""
+    found = _hash()
+    for name, part in module.named_modules():
+        values = sorted((key, repr(value)) for key, value in vars(part).items() if _plain(value))
+        found.update(f"{name} {type(part).__module__}.{type(part).__qualname__} {values}\n".encode())
+    return found.hexdigest()
+
+
+def code_digest(things: Iterable[Any]) -> str:
+    """A hash of the files that define these classes and functions, those of torch left out."""
+    names = {thing.__module__ for thing in things}
+    modules = [sys.modules.get(name) for name in names if name.split(".")[0] != "torch"]
+    files = {module.__file__ for module in modules if module is not None and module.__file__}
+    found = _hash()
+    for content in sorted(Path(file).read_bytes() for file in files):
+        found.update(hashlib.blake2b(content).digest())
+    return found.hexdigest()
+
+
+def _classes(provider: LayerFeatureProvider) -> Iterable[type]:
+    """The classes of its modules, and theirs in turn."""
+    return {base for part in provider.modules() for base in type(part).__mro__ if base is not object}
+
+
+def _plain(value: Any) -> bool:
+    """Whether it is written alike in every process; an object may be written with its address."""
+    return all(map(_plain, value)) if isinstance(value, tuple) else isinstance(value, _PLAIN)
+
+
+def _hash() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
