@@ -28,6 +28,13 @@ WALK = [
     "curriculum={scheduler: cka, max_time_per_layer: 2st, threshold: 2}",
 ]
 SAMPLED = [*WALK[:2], "curriculum={scheduler: cka, max_time_per_layer: 2st, sample_images: 20}"]
+# Three epochs of two steps, with views that come again.
+CACHED = [
+    "train={duration: 6st, batch_size: 704, log_every: 1}",
+    "curriculum={scheduler: fixed, layer: 3}",
+    "objective.mixup=false",
+    "data.augment.views=1",
+]
 RUNS = {
     "stage0": WALK,
     "stage1": [*WALK, "engine.zero_stage=1"],
@@ -53,7 +60,8 @@ def spec(tmp_path_factory):
 def two(spec, tmp_path_factory):
     """The folder of everything that two processes did."""
     output = tmp_path_factory.mktemp("two")
-    (output / "runs.json").write_text(json.dumps(RUNS))
+    runs = RUNS | {"cached": [*CACHED, f"cache.folder={output}/cache"]}
+    (output / "runs.json").write_text(json.dumps(runs))
     write_shards(output / "shards", shards=4)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = Path(__file__).with_name("two_ranks.py")
@@ -67,6 +75,7 @@ def one(spec, tmp_path_factory):
     """Runs of one process: their losses, alignments and targets, step by step."""
     output = tmp_path_factory.mktemp("one")
     runs = {"walk": WALK, "sigreg": [*WALK, "objective.sigreg=0.1"], "sampled": SAMPLED}
+    runs["cached"] = [*CACHED, f"cache.folder={output}/cache"]
     for name, overrides in runs.items():
         run(load_spec(spec, overrides), output=output / name)
     return output
@@ -132,6 +141,19 @@ def test_two_ranks_have_the_losses_and_targets_of_one(two, one, name):
 def test_so_have_they_with_a_loss_or_score_of_their_own(two, one, name):
     for ours, theirs in zip(_steps(two / name), _steps(one / name), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-5)
+
+
+def test_two_ranks_find_what_either_has_computed_and_book_it_alike(two, one):
+    found, expected = (
+        [json.loads(line) for line in (root / "cached/metrics.jsonl").read_text().splitlines()][1:]
+        for root in (two, one)
+    )
+    assert [line["cache_hits"] > 0.9 for line in found if "loss" in line] == [False] * 2 + [True] * 4
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in ("loss", "cache_hits", "flops_saved"):
+            assert ours[name] == pytest.approx(theirs[name], rel=2e-5)
+    segments = [file.name.partition("-")[0] for file in (two / "cache").rglob("*.index")]
+    assert sorted(segments) == ["0", "1"]
 
 
 def test_a_run_goes_on_at_another_zero_stage(two, one):

@@ -55,20 +55,21 @@ class Shelf:
                 self._learn(name)
 
     def _other_names(self) -> list[str]:
-        """The other processes' segments, the newest last, which then counts."""
+        """The other processes' segments, the newest first, whose records count."""
         mine = self._own.stem.name if self._own else None
         try:
             entries = [entry for entry in os.scandir(self.path) if entry.name.endswith(INDEX)]
-            found = sorted((entry.stat().st_mtime_ns, entry.name.removesuffix(INDEX)) for entry in entries)
+            found = [(entry.stat().st_mtime_ns, entry.name.removesuffix(INDEX)) for entry in entries]
         except OSError:  # gone, or about to
             return []
-        return [name for _, name in found if name != mine]
+        return [name for _, name in sorted(found, reverse=True) if name != mine]
 
     def _learn(self, name: str) -> None:
         with suppress(OSError):  # deleted in this moment
             if name not in self._others:
                 self._others[name] = Segment(self.path / name)
-            self._places |= self._others[name].fresh()
+            for view, place in self._others[name].fresh():
+                self._places.setdefault(view, place)
 
     def read(self, names: Sequence[bytes]) -> tuple[Records, list[Stamp | None]]:
         """The records of some views (len(names), bytes), and when they were computed: None if not found."""

@@ -1,0 +1,611 @@
+"""What the teachers computed is found again: only where it is what they would compute, whatever befalls the disk."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from itertools import count
+
+import pytest
+import torch
+from conftest import SPEC, write_shards
+
+from leapcore import load_spec, run
+from leapcore.core.features import LayerFeatures
+from leapcore.core.matching import TeacherFeatures
+from leapcore.engine.cache.budget import Budget
+from leapcore.engine.cache.features import FeatureCache
+from leapcore.engine.cache.key import code_digest, feature_key, structure_digest
+from leapcore.engine.cache.segments import Stamp
+from leapcore.engine.data import TrainingBatches
+from leapcore.engine.loading import Batch
+from leapcore.engine.setup import build
+from leapcore.engine.sources import digits, from_timm
+from leapcore.errors import CheckpointError, PluginError, SpecError
+from leapcore.spec import DataSpec
+
+# Three epochs of four steps; the target moves in the midst of the second.
+MOVING = [
+    "train={duration: 12st, batch_size: 320, log_every: 1}",
+    "objective.mixup=false",
+    "data.augment.views=1",
+    "curriculum={scheduler: steps, at: {0st: 1, 6st: 2}}",
+    "checkpoint={every: 3st, keep: 9}",
+]
+DAMAGED = "is damaged; what cannot be read is computed again"
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("spec") / "spec.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+def lines(folder, without=()):
+    clocks = {"seconds", "images_per_second", *without}
+    found = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if k not in clocks} for line in found if "loss" in line]
+
+
+def hits(folder):
+    return [line["cache_hits"] for line in lines(folder)]
+
+
+# A teacher of a single product, and its cache
+
+
+class Teacher:
+    """Computes features, and counts for how many images."""
+
+    def __init__(self, dtype=torch.float32, prefix=True, embedding=False):
+        self.dtype, self.prefix, self.embedding, self.seen = dtype, prefix, embedding, 0
+
+    def __call__(self, pixels):
+        self.seen += len(pixels)
+        tokens = pixels.flatten(2).transpose(1, 2).exp().to(self.dtype)  # (B, 16, 3)
+        layer = LayerFeatures(tokens, (4, 4), tokens[:, :2].sin() if self.prefix else None)
+        return TeacherFeatures(
+            [layer, layer.map(torch.cos)], layer.map(torch.tan) if self.embedding else None
+        )
+
+
+class Cached:
+    """A cache in a folder, used with views that are numbers."""
+
+    def __init__(self, root, teacher=None, *, limit=10**8, key="a", owner="one", processes=1, budget=None):
+        self.teacher = teacher or Teacher()
+        self.budget = budget or Budget(root, limit, processes)
+        self.cache = FeatureCache(owner, {"key": key}, self.budget, rank=0)
+        self.steps = count()
+
+    def __call__(self, *views, layers=(0, 1), stamp=None):
+        bytes_ = torch.stack([torch.full((3, 4, 4), view, dtype=torch.uint8) for view in views])
+        batch = Batch.named([(pixels, 0, ()) for pixels in bytes_])
+        stamp = stamp or Stamp(7, next(self.steps))
+        pixels = batch.pixels.float() / 255
+        return self.cache.features(list(layers), pixels, batch.digests, stamp, self.teacher), pixels
+
+    def right(self, *views, computes, **options):
+        """Asks for features, which must be right bit for bit."""
+        before = self.teacher.seen
+        found, pixels = self(*views, **options)
+        assert self.teacher.seen - before == computes
+        for ours, theirs in zip(
+            tensors(found), tensors(type(self.teacher).__call__(self.teacher, pixels)), strict=True
+        ):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
+        assert [part.grid for part in parts(found)] == [(4, 4)] * len(parts(found))
+
+
+def parts(features):
+    return [*features.layers, *([features.embedding] if features.embedding else [])]
+
+
+def tensors(features):
+    return [tensor for part in parts(features) for tensor in part.tensors]
+
+
+def size(root):
+    return sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+
+
+def keys(root):
+    return {json.loads(file.read_text())["key"]["key"]: file for file in root.rglob("key.json")}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("prefix", "embedding"), [(True, False), (False, True)])
+def test_what_is_found_is_what_was_computed_bit_for_bit(tmp_path, dtype, prefix, embedding):
+    cached = Cached(tmp_path, Teacher(dtype, prefix, embedding))
+    cached.right(1, 2, 3, computes=3)
+    cached.right(3, 2, 1, computes=0)
+    cached.right(3, 9, 1, 8, computes=2)
+    again = Cached(tmp_path, Teacher(dtype, prefix, embedding))
+    again.right(8, 1, 9, 2, computes=0)
+
+
+def test_views_that_are_alike_are_computed_once(tmp_path):
+    cached = Cached(tmp_path)
+    cached.right(1, 1, 2, 1, computes=2)
+    cached.right(2, 3, 3, computes=1)
+    assert cached.cache.take_found() == 1
+
+
+def test_another_key_or_layer_or_pixel_is_a_miss(tmp_path):
+    Cached(tmp_path).right(1, 2, computes=2)
+    Cached(tmp_path, key="b").right(1, 2, computes=2)
+    cached = Cached(tmp_path)
+    cached.right(1, 2, layers=(0, 2), computes=2)
+    cached.right(1, 3, computes=1)
+
+
+def test_what_another_process_adds_is_seen_after_a_refresh(tmp_path):
+    one, other = Cached(tmp_path), Cached(tmp_path)
+    one.right(1, computes=1)
+    other.right(2, computes=1)
+    one.right(1, 2, computes=1)
+    one.right(3, computes=1)
+    other.cache.refresh()
+    other.right(1, 2, 3, computes=0)
+
+
+def test_what_a_run_lost_with_a_kill_counts_as_computed_once(tmp_path):
+    Cached(tmp_path).right(1, 2, stamp=Stamp(7, 20), computes=2)
+    for stamp, found in [(Stamp(7, 18), 0), (Stamp(7, 20), 0), (Stamp(7, 21), 2), (Stamp(8, 18), 2)]:
+        cached = Cached(tmp_path)
+        cached.right(1, 2, stamp=stamp, computes=0)
+        assert cached.cache.take_found() == found, stamp
+
+
+def test_features_of_another_form_are_refused(tmp_path):
+    Cached(tmp_path).right(1, computes=1)
+    with pytest.raises(PluginError, match=r"do not have the form(.|\n)*Delete that folder"):
+        Cached(tmp_path, Teacher(prefix=False))(2)
+
+
+# Damage
+
+
+@pytest.fixture
+def two_batches(tmp_path):
+    """A folder with two batches of two views; its segment."""
+    cached = Cached(tmp_path)
+    cached.right(1, 2, computes=2)
+    cached.right(3, 4, computes=2)
+    (features,) = tmp_path.rglob("*.features")
+    return tmp_path, features, features.with_suffix(".index")
+
+
+def cut(file, *, to=None, by=0):
+    os.truncate(file, file.stat().st_size - by if to is None else to)
+
+
+def flip(file, place):
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("part", "harm", "lost"),
+    [
+        ("index", lambda file: cut(file, by=1), 2),
+        ("index", lambda file: cut(file, by=64), 2),
+        ("index", lambda file: cut(file, to=5), 4),
+        ("index", lambda file: cut(file, to=0), 4),
+        ("index", lambda file: flip(file, -1), 2),
+        ("index", lambda file: flip(file, 30), 4),
+        ("features", lambda file: cut(file, by=1), 1),
+        ("features", lambda file: cut(file, to=0), 4),
+        ("features", lambda file: flip(file, 100), 1),
+        ("features", lambda file: file.unlink(), 4),
+        ("key", lambda file: file.write_text('{"layout": {"gri'), 4),
+        ("key", lambda file: file.write_text("[]"), 4),
+        ("key", lambda file: file.unlink(), 4),
+    ],
+)
+def test_what_is_damaged_is_computed_again_and_nothing_else(two_batches, caplog, part, harm, lost):
+    root, features, index = two_batches
+    harm({"index": index, "features": features, "key": features.with_name("key.json")}[part])
+    cached = Cached(root)
+    cached.right(4, 3, 2, 1, computes=lost)
+    cached.right(4, 3, 2, 1, computes=0)
+    Cached(root).right(4, 3, 2, 1, computes=0)
+    read = part == "features" and features.exists()
+    assert caplog.text.count(DAMAGED) == (1 if read else 0)
+
+
+def dies_in(number, written):
+    """A child whose ``number``-th write stops at so many bytes, and it with it."""
+    plain, left = os.pwrite, [number]
+
+    def pwrite(file, data, offset):
+        left[0] -= 1
+        done = plain(file, data if left[0] else data[:written], offset)
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    os.pwrite = pwrite
+
+
+@pytest.mark.parametrize("written", [0, 1, 30, 400])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_kill_in_a_write_leaves_whole_batches(tmp_path, number, written):
+    child = os.fork()
+    if not child:
+        dies_in(number, written)
+        cached = Cached(tmp_path)
+        cached(1, 2)
+        cached(3, 4)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    whole = (number - 1) // 2 + (
+        number % 2 == 0 and written == 400
+    )  # a batch is two writes, the index less than 400
+    cached = Cached(tmp_path)
+    cached.right(1, 2, computes=0 if whole > 0 else 2)
+    cached.right(3, 4, computes=0 if whole > 1 else 2)
+    Cached(tmp_path).right(1, 2, 3, 4, computes=0)
+
+
+# Room
+
+
+def test_the_folder_unused_longest_goes_and_nothing_that_is_not_the_caches(tmp_path, caplog):
+    (tmp_path / "photos").mkdir()
+    for mine in ("photos/a.jpg", "notes.txt", "f" * 31):
+        (tmp_path / mine).write_text("mine" * 2000)
+    before = size(tmp_path)
+    for key, used in {"old": 200, "older": 100, "young": 300}.items():
+        Cached(tmp_path, key=key).right(*range(9), computes=9)
+        os.utime(keys(tmp_path)[key], (used, used))
+    one = (size(tmp_path) - before) // 3
+    cached = Cached(tmp_path, key="new", limit=3 * one + 9000)
+    cached.right(*range(9), computes=9)
+    assert keys(tmp_path).keys() == {"old", "young", "new"}
+    assert (tmp_path / "photos/a.jpg").exists()
+    assert size(tmp_path) - before <= 3 * one + 9000
+    assert "takes no more" not in caplog.text
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_at_the_limit_it_says_so_once_and_computes(tmp_path, caplog, processes):
+    cached = Cached(tmp_path, limit=30_000, processes=processes)
+    for first in range(0, 100, 5):
+        cached.right(*range(first, first + 5), computes=5)
+        assert size(tmp_path) <= 30_000
+    assert caplog.text.count("takes no more: it has reached cache.limit_gb: 3e-05; the run goes on") == 1
+    cached.right(0, 1, 2, 3, 4, computes=0)
+    cached.right(0, 99, computes=1)
+    cached.right(*range(9), layers=(0, 2), computes=9)  # what the other layers hold may go now
+    cached.right(*range(9), layers=(0, 2), computes=0)
+    cached.right(0, 1, 2, computes=3)
+    assert size(tmp_path) <= 30_000
+
+
+def test_two_teachers_do_not_delete_each_others(tmp_path, caplog):
+    budget = Budget(tmp_path, 20_000, 1)
+    one, two = (Cached(tmp_path, key=key, owner=key, budget=budget) for key in "ab")
+    for first in range(0, 40, 4):
+        one.right(*range(first, first + 4), computes=4)
+        two.right(*range(first, first + 4), computes=4)
+    one.right(0, 1, computes=0)
+    two.right(0, 1, computes=0)
+    assert caplog.text.count("takes no more") == 1
+
+
+def test_a_live_run_survives_the_loss_of_its_folder(tmp_path):
+    live = Cached(tmp_path, key="live")
+    live.right(1, 2, computes=2)
+    greedy = Cached(tmp_path, key="greedy", limit=10_200)
+    greedy.right(*range(3), computes=3)
+    assert keys(tmp_path).keys() == {"greedy"}
+    live.right(1, 2, computes=0)
+    live.right(1, 3, computes=1)
+    live.cache.refresh()
+    live.right(1, 2, 3, computes=0)
+    Cached(tmp_path, key="live").right(3, computes=0)
+    Cached(tmp_path, key="live").right(1, computes=1)
+
+
+def full(monkeypatch, code, after):
+    """The disk takes some writes, and half of the next."""
+    plain, left = os.pwrite, [after]
+
+    def pwrite(file, data, offset):
+        left[0] -= 1
+        if left[0] >= 0:
+            return plain(file, data, offset)
+        plain(file, data[: len(data) // 2], offset)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    return left
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_disk_that_is_full_ends_nothing(tmp_path, monkeypatch, caplog, code, after):
+    full(monkeypatch, code, after)
+    cached = Cached(tmp_path)
+    for view in range(6):
+        cached.right(view, computes=1)
+    monkeypatch.undo()
+    assert caplog.text.count(f"takes no more: [Errno {code}] {os.strerror(code)}; the run goes on") == 1
+    (features,) = tmp_path.rglob("*.features")
+    found = after // 2
+    cached.right(*range(6), computes=6 - found)
+    assert features.stat().st_size == found * cached.cache._shelf.layout.size if found else True
+
+
+def test_on_a_full_disk_what_is_unused_goes_first(tmp_path, monkeypatch, caplog):
+    Cached(tmp_path, key="other").right(1, computes=1)
+    left = full(monkeypatch, errno.ENOSPC, 0)
+    plain = Budget._drop_oldest
+
+    def drop(budget):
+        left[0] = 99  # there is room again
+        return plain(budget)
+
+    monkeypatch.setattr(Budget, "_drop_oldest", drop)
+    cached = Cached(tmp_path)
+    cached.right(1, computes=1)
+    cached.right(1, computes=0)
+    assert len(list(tmp_path.rglob("key.json"))) == 1
+    assert not caplog.text
+
+
+def test_a_folder_that_cannot_be_used_ends_nothing(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    cached = Cached(tmp_path / "file")
+    cached.right(1, computes=1)
+    cached.right(1, computes=1)
+    assert caplog.text.count("takes no more: [Errno") == 1
+
+
+# The key
+
+
+def key_of(path, *overrides, act=lambda teacher: None):
+    spec = load_spec(path, list(overrides))
+    (teacher,) = build(spec).teachers
+    act(teacher)
+    vars(teacher).pop("fingerprint", None)
+    return feature_key(teacher, spec, torch.device("cpu"))
+
+
+def last_weight(teacher):
+    list(teacher.provider.parameters())[-1].data.flatten()[-1] += 1e-6
+
+
+def heads(teacher):
+    teacher.provider.model.blocks[0].attn.num_heads = 2
+
+
+def test_whatever_decides_the_features_is_in_the_key(path):
+    keys = [
+        key_of(path),
+        key_of(path, "objective.target_norm=raw"),
+        key_of(path, "train.precision=bfloat16"),
+        key_of(path, "objective.patch_embedding=0.1"),
+        key_of(path, act=last_weight),
+        key_of(path, act=heads),
+        key_of(path, act=lambda teacher: setattr(teacher.provider, "image_input", teacher.provider.image_input._replace(std=(1, 1, 1)))),
+    ]  # fmt: skip
+    assert len({json.dumps(key) for key in keys}) == len(keys)
+    same = key_of(
+        path, "train.seed=3", "objective.mixup=false", "student.options.depth=1", "train.batch_size=32"
+    )
+    assert same == keys[0]
+
+
+def test_a_key_is_the_same_in_another_process(path):
+    code = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from test_cache import key_of; "
+        "print(json.dumps(key_of(Path(sys.argv[2]))))"
+    )
+    here = os.path.dirname(__file__)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, os.path.dirname(here)])}
+    told = subprocess.run(
+        [sys.executable, "-c", code, here, path], capture_output=True, text=True, check=True, env=env
+    )
+    assert json.loads(told.stdout.splitlines()[-1]) == json.loads(json.dumps(key_of(path)))
+
+
+def test_a_backbone_whose_code_changed_is_another(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ownblock.py").write_text("from torch import nn\nclass Own(nn.Identity): pass\n")
+    import ownblock
+
+    before = code_digest([ownblock.Own])
+    (tmp_path / "ownblock.py").write_text("from torch import nn\nclass Own(nn.Identity): ...\n")
+    assert code_digest([ownblock.Own]) != before
+    assert structure_digest(ownblock.Own()) != structure_digest(torch.nn.Identity())
+
+
+# Views
+
+
+def views_of(data, epoch, **options):
+    """Each image's view by its digest, and their order."""
+    images = digits(data, "", 0).train
+    batches = TrainingBatches(images, data, 479, seed=3, named=True, **options)
+    return [bytes(row) for _ in batches.epoch(epoch) for row in batches.digests.tolist()]
+
+
+def test_views_come_again_in_another_order(path):
+    data = DataSpec(source="digits", image_size=16, workers=0, augment={"views": 2})
+    epochs = [views_of(data, number) for number in range(4)]
+    assert sorted(epochs[0]) == sorted(epochs[2]) != sorted(epochs[1]) == sorted(epochs[3])
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    plain = DataSpec(source="digits", image_size=16, workers=0)
+    assert views_of(plain, 1) == epochs[1]
+    assert not set(views_of(plain, 2)) & set(epochs[2])
+
+
+def test_digests_do_not_depend_on_workers_and_name_the_pixels(path):
+    data = DataSpec(source="digits", image_size=16, workers=2, augment={"views": 1})
+    assert views_of(data, 0) == views_of(data.model_copy(update={"workers": 0}), 0)
+    batch = Batch.named([(torch.full((3, 2, 2), shade, dtype=torch.uint8), 0, ()) for shade in (1, 2, 1)])
+    first, second, third = batch.digests.tolist()
+    assert first == third != second
+
+
+def test_a_stream_names_its_views_but_does_not_repeat_them(tmp_path):
+    write_shards(tmp_path)
+    data = {"source": "wds/toy", "root": str(tmp_path), "val": "validation", "image_size": 16, "workers": 0}
+    spec = DataSpec(**data)
+    batches = TrainingBatches(from_timm(spec, "toy", 0).train, spec, 3, seed=0, named=True)
+    for pixels, _ in batches.epoch(0):
+        assert batches.digests.tolist() == Batch.named([(p, 0, ()) for p in pixels]).digests.tolist()
+    again = DataSpec(**data, augment={"views": 1})
+    with pytest.raises(SpecError, match=r"data.augment.views: the images of the stream(.|\n)*Leave it out"):
+        TrainingBatches(from_timm(again, "toy", 0).train, again, 3, seed=0)
+
+
+# The spec
+
+
+def test_mixup_and_a_cache_contradict_each_other(path, tmp_path):
+    with pytest.raises(SpecError, match=r"cache.folder needs objective.mixup: false, since a mixed image"):
+        load_spec(path, [f"cache.folder={tmp_path}"])
+
+
+def test_a_cache_without_views_that_come_again_is_warned_of(path, tmp_path, caplog):
+    build(load_spec(path, [f"cache.folder={tmp_path}", "objective.mixup=false"]))
+    assert "helps only another run with the same seed; set data.augment.views" in caplog.text
+
+
+# Whole runs
+
+
+@pytest.fixture(scope="module")
+def plain(path, tmp_path_factory):
+    """A run without a cache."""
+    return run(load_spec(path, MOVING), output=tmp_path_factory.mktemp("plain") / "run")
+
+
+@pytest.fixture(scope="module")
+def cached(path, tmp_path_factory):
+    """The same with one."""
+    root = tmp_path_factory.mktemp("cached")
+    return run(load_spec(path, [*MOVING, f"cache.folder={root}/cache"]), output=root / "run")
+
+
+def test_a_run_with_a_cache_is_the_run_without_in_fewer_flops(plain, cached):
+    ours, theirs = (lines(report.folder, ["cache_hits", "flops_saved"]) for report in (cached, plain))
+    for line, other in zip(ours, theirs, strict=True):
+        assert line == pytest.approx(other, rel=1e-6)
+    found = hits(cached.folder)
+    assert max(*found[:4], *found[6:8]) < 0.02, "first sight, but for views that are alike"
+    assert min(found[4:6]) > 0.8
+    assert all(0.3 < share < 0.7 for share in found[8:]), "of two batches of the epoch before"
+    assert cached.flops["saved"] > plain.flops["saved"] + 0.01
+    layers = [line["target_layer"] for line in ours]
+    spared = sum(
+        share * 320 * 2 * macs
+        for share, macs in zip(found, map(teacher_macs(cached).__getitem__, layers), strict=True)
+    )
+    told = plain.flops["spent_by_part"]["teacher"] - cached.flops["spent_by_part"]["teacher"]
+    assert told == pytest.approx(spared)
+
+
+def teacher_macs(report):
+    """MACs per image, by the target layer counted from 1."""
+    (teacher,) = build(load_spec(report.folder / "spec.yaml")).teachers
+    return {layer + 1: teacher.target_macs(layer) for layer in range(12)}
+
+
+def test_without_parts_of_batches_it_is_the_same_bit_for_bit(path, tmp_path):
+    whole = [*MOVING[1:3], "curriculum={scheduler: fixed, layer: 2}"]
+    whole += ["train={duration: 6st, batch_size: 479, log_every: 1}"]  # all images in each epoch
+    run(load_spec(path, whole), output=tmp_path / "plain")
+    run(load_spec(path, [*whole, f"cache.folder={tmp_path}/cache"]), output=tmp_path / "run")
+    ours, theirs = (lines(tmp_path / name, ["cache_hits", "flops_saved"]) for name in ("run", "plain"))
+    assert ours == theirs
+    assert hits(tmp_path / "run")[3:] == [1, 1, 1]
+
+
+def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit_ledger_and_hits_included(cached, path):
+    folder, before = cached.folder, lines(cached.folder)
+    student = (folder / "student/model.safetensors").read_bytes()
+    spec = load_spec(path, [*MOVING, f"cache.folder={folder.parent}/cache"])
+    (folder / "summary.json").unlink()  # or there would be nothing to do
+    report = run(spec, output=folder, resume="step-00000003")
+    assert lines(folder) == before
+    assert (folder / "student/model.safetensors").read_bytes() == student
+    assert report.flops == cached.flops
+
+
+KILLED = """\
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from test_cache import dies_in
+from leapcore import load_spec, run
+dies_in(11, 2000)
+run(load_spec(sys.argv[2], sys.argv[4:]), output=sys.argv[3])
+"""
+
+
+def test_a_run_killed_in_the_midst_of_a_write_goes_on_as_if_it_had_not_been(cached, path, tmp_path):
+    overrides = [*MOVING, f"cache.folder={tmp_path}/cache"]
+    here = os.path.dirname(__file__)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, os.path.dirname(here)])}
+    command = [sys.executable, "-c", KILLED, here, path, tmp_path / "run", *overrides]
+    assert subprocess.run(command, env=env, capture_output=True).returncode == -signal.SIGKILL
+    assert (tmp_path / "run/checkpoints/latest").read_text() in ("step-00000003", "step-00000006")
+    run(load_spec(path, overrides), output=tmp_path / "run", resume="latest")
+    assert lines(tmp_path / "run") == lines(cached.folder)
+
+
+def test_another_run_with_the_same_seed_computes_nothing(cached, path, tmp_path):
+    spec = load_spec(path, [*MOVING, f"cache.folder={cached.folder.parent}/cache", "optimizer.lr=0.002"])
+    report = run(spec, output=tmp_path / "run")
+    assert hits(tmp_path / "run") == [1] * 12
+    assert report.flops["spent_by_part"]["teacher"] == 0
+
+
+def test_a_resumed_run_may_leave_the_cache_but_not_change_its_views(cached, plain, path, caplog):
+    (plain.folder / "summary.json").unlink()
+    spec = load_spec(path, [*MOVING, "data.augment.views=2"])
+    with pytest.raises(CheckpointError, match=r"data.augment.views: 1 -> 2: the course of the batches"):
+        run(spec, output=plain.folder, resume="step-00000003")
+    other = [f"cache={{folder: {plain.folder.parent}/cache, limit_gb: 1}}"]
+    run(load_spec(path, [*MOVING, *other]), output=plain.folder, resume="step-00000009")
+    assert "it decides what is computed again, not what is learned" in caplog.text
+    assert "cache_hits" in lines(plain.folder)[-1]
+
+
+SEVERAL = "teachers={a: {backbone: vit, weights: 'asset:digits-vit'}, b: {backbone: vit, weights: 'asset:digits-vit', curriculum: {scheduler: fixed, layer: 3}}}"
+KINDS = {
+    "layer+last": ["objective.target=layer+last"],
+    "all": ["objective.target=all", "curriculum={scheduler: fixed}"],
+    "embedding": ["objective.patch_embedding=0.1", "train.precision=bfloat16"],
+    "accumulate": ["engine.accumulate=2"],
+    "calibrated": ["curriculum={scheduler: cka, start: calibrated, max_time_per_layer: 5st}"],
+    "several": [SEVERAL],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_target_can_be_cached(path, tmp_path, kind):
+    source = path
+    if kind == "several":
+        source = tmp_path / "spec.yaml"
+        source.write_text("\n".join(line for line in SPEC.splitlines() if not line.startswith("teacher:")))
+    overrides = [*MOVING, "train.duration=8st", *KINDS[kind]]
+    plain = run(load_spec(source, overrides), output=tmp_path / "plain")
+    report = run(load_spec(source, [*overrides, f"cache.folder={tmp_path}/cache"]), output=tmp_path / "run")
+    names = ["cache_hits", "cache_hits/a", "cache_hits/b"]
+    ours, theirs = (lines(tmp_path / name, [*names, "flops_saved"]) for name in ("run", "plain"))
+    for line, other in zip(ours, theirs, strict=True):
+        assert line == pytest.approx(other, rel=1e-5)
+    told = lines(tmp_path / "run")[4]
+    assert all(told[name] > 0.8 for name in (names[1:] if kind == "several" else names[:1]))
+    assert report.flops["saved"] > plain.flops["saved"]
+    assert report.flops["spent_by_part"]["calibration"] == plain.flops["spent_by_part"]["calibration"]
