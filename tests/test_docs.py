@@ -31,6 +31,7 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "README.md",
         "CONTRIBUTING.md",
         "docs/architecture.md",
+        "docs/cache.md",
         "docs/log.md",
         "docs/method.md",
         "docs/paper.md",
