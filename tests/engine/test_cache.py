@@ -13,14 +13,17 @@ import torch
 from conftest import SPEC, write_shards
 
 from leapcore import load_spec, run
+from leapcore.core.duration import RunLength
 from leapcore.core.features import LayerFeatures
 from leapcore.core.matching import TeacherFeatures
 from leapcore.engine.cache.budget import Budget
 from leapcore.engine.cache.features import FeatureCache
 from leapcore.engine.cache.key import code_digest, feature_key, structure_digest
 from leapcore.engine.cache.segments import Stamp
+from leapcore.engine.components import backbone, build_teacher
 from leapcore.engine.data import TrainingBatches
 from leapcore.engine.loading import Batch
+from leapcore.engine.ranks import Ranks
 from leapcore.engine.setup import build
 from leapcore.engine.sources import digits, from_timm
 from leapcore.errors import CheckpointError, PluginError, SpecError
@@ -211,6 +214,7 @@ def flip(file, place):
 def test_what_is_damaged_is_computed_again_and_nothing_else(two_batches, caplog, part, harm, lost):
     root, features, index = two_batches
     harm({"index": index, "features": features, "key": features.with_name("key.json")}[part])
+    os.utime(index, (1, 1))  # the newest counts, and clocks are coarse
     cached = Cached(root)
     cached.right(4, 3, 2, 1, computes=lost)
     cached.right(4, 3, 2, 1, computes=0)
@@ -373,9 +377,9 @@ def test_a_folder_that_cannot_be_used_ends_nothing(tmp_path, caplog):
 
 def key_of(path, *overrides, act=lambda teacher: None):
     spec = load_spec(path, list(overrides))
-    (teacher,) = build(spec).teachers
+    models = (backbone(wanted, 32) for wanted in (spec.each_teacher["teacher"], spec.student))
+    teacher = build_teacher(spec, "teacher", *models, RunLength(2, 1), Ranks())
     act(teacher)
-    vars(teacher).pop("fingerprint", None)
     return feature_key(teacher, spec, torch.device("cpu"))
 
 
@@ -439,17 +443,17 @@ def views_of(data, epoch, **options):
 
 
 def test_views_come_again_in_another_order(path):
-    data = DataSpec(source="digits", image_size=16, workers=0, augment={"views": 2})
+    data = DataSpec(source="digits", image_size=16, workers=0, augment={"views": 2, "color": 0, "gray": 0})
     epochs = [views_of(data, number) for number in range(4)]
     assert sorted(epochs[0]) == sorted(epochs[2]) != sorted(epochs[1]) == sorted(epochs[3])
     assert len({tuple(epoch) for epoch in epochs}) == 4
-    plain = DataSpec(source="digits", image_size=16, workers=0)
+    plain = DataSpec(source="digits", image_size=16, workers=0, augment={"color": 0, "gray": 0})
     assert views_of(plain, 1) == epochs[1]
-    assert not set(views_of(plain, 2)) & set(epochs[2])
+    assert len(set(views_of(plain, 2)) & set(epochs[2])) < 20, "by chance, in images of 8 x 8 pixels"
 
 
 def test_digests_do_not_depend_on_workers_and_name_the_pixels(path):
-    data = DataSpec(source="digits", image_size=16, workers=2, augment={"views": 1})
+    data = DataSpec(source="digits", image_size=16, workers=2, augment={"views": 1, "color": 0})
     assert views_of(data, 0) == views_of(data.model_copy(update={"workers": 0}), 0)
     batch = Batch.named([(torch.full((3, 2, 2), shade, dtype=torch.uint8), 0, ()) for shade in (1, 2, 1)])
     first, second, third = batch.digests.tolist()
@@ -587,7 +591,7 @@ KINDS = {
     "all": ["objective.target=all", "curriculum={scheduler: fixed}"],
     "embedding": ["objective.patch_embedding=0.1", "train.precision=bfloat16"],
     "accumulate": ["engine.accumulate=2"],
-    "calibrated": ["curriculum={scheduler: cka, start: calibrated, max_time_per_layer: 5st}"],
+    "calibrated": ["curriculum={scheduler: cka, start: calibrate, threshold: 2, max_time_per_layer: 5st}"],
     "several": [SEVERAL],
 }
 

@@ -17,6 +17,7 @@ from leapcore.engine.cache.shelf import KEY
 logger = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_PARTS = 8  # of what is left, after which all is measured again: other runs may write there, too
 _KEY_SIZE = 8192  # bytes at most, of a key that is written without being asked for
 _SHELF = re.compile(r"[0-9a-f]{32}")
 _OURS = (FEATURES, INDEX, KEY, ".tmp")
@@ -75,11 +76,10 @@ class Budget:
     def _take(self, size: int) -> bool:
         if size > self._room:
             held = sum(kept.size for kept in self._kept()) + _KEY_SIZE
-            self._room = (self.limit - held) // self._processes
-        if size > self._room:
-            return False
+            mine = (self.limit - held) // self._processes
+            self._room = max(size, mine // _PARTS) if size <= mine else 0
         self._room -= size
-        return True
+        return self._room >= 0
 
     def _stop(self, problem: str) -> None:
         self.spent = True

@@ -64,32 +64,27 @@ class FeatureCache:
         shelf, names = self._shelf_of(layers), [row.tobytes() for row in digests.numpy()]
         views = list(dict.fromkeys(names))  # alike ones once, so that all of them are given the same
         records, stamps = shelf.read(views)
-        known = dict(zip(views, stamps, strict=True))
-        self._found += sum(_spares(known[name], stamp) for name in names)
-        missing = [name for name in views if known[name] is None]
-        if len(missing) == len(names):
-            return self._kept(shelf, missing, compute(pixels), stamp)
-        layout = shelf.layout
+        found = dict(zip(views, stamps, strict=True))
+        self._found += sum(_spares(found[name], stamp) for name in names)
+        layout, missing = shelf.layout, [view for view in views if found[view] is None]
         if missing:
-            row = {name: row for row, name in reversed(list(enumerate(names)))}
-            computed = self._kept(shelf, missing, compute(pixels[[row[name] for name in missing]]), stamp)
-            layout = Layout.of(computed)
-            records = _completed(records, [known[name] is None for name in views], as_records(computed))
+            whole = len(missing) == len(names)
+            computed = compute(pixels if whole else pixels[_first_rows(names, missing)])
+            self._keep(shelf, missing, computed, stamp)
+            if whole:
+                return computed
+            layout, records = Layout.of(computed), _completed(records, stamps, as_records(computed))
         assert layout is not None, "what was found or computed has one"
-        place = {name: place for place, name in enumerate(views)}
-        return layout.features(records[[place[name] for name in names]], pixels.device)
+        return layout.features(records[_first_rows(views, names)], pixels.device)
 
-    def _kept(
-        self, shelf: Shelf, names: Sequence[bytes], computed: TeacherFeatures, stamp: Stamp
-    ) -> TeacherFeatures:
-        """What was computed, and written if there is room."""
+    def _keep(self, shelf: Shelf, names: Sequence[bytes], computed: TeacherFeatures, stamp: Stamp) -> None:
+        """Write what was computed, if there is room."""
         layout = Layout.of(computed)
         shelf.expect(layout)
         if not self._budget.spent:
             records = as_records(computed)
             size = records.nbytes + block_size(len(names))
             self._budget.write(size, lambda: shelf.append(names, records, layout, stamp))
-        return computed
 
     def _shelf_of(self, layers: Sequence[int]) -> Shelf:
         if self._shelf is None or layers != self._layers:
@@ -120,11 +115,18 @@ def _spares(found: Stamp | None, now: Stamp) -> bool:
     return found is not None and not (found.run == now.run and found.step >= now.step)
 
 
-def _completed(records: Records, missing: Sequence[bool], computed: Records) -> Records:
-    """The records, with those that were computed in their places."""
-    if all(missing):
+def _first_rows(names: Sequence[bytes], wanted: Sequence[bytes]) -> list[int]:
+    """Where each that is wanted comes first."""
+    row = {name: row for row, name in reversed(list(enumerate(names)))}
+    return [row[name] for name in wanted]
+
+
+def _completed(records: Records, stamps: Sequence[Stamp | None], computed: Records) -> Records:
+    """The records that were found, with those that were computed in the places of the others."""
+    missing = np.array([stamp is None for stamp in stamps])
+    if missing.all():
         return computed
-    records[np.array(missing)] = computed
+    records[missing] = computed
     return records
 
 
