@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from leapcore.core.distiller import Distillation, merged
 from leapcore.core.duration import Duration
 from leapcore.engine.agreement import Heard, hear, hear_of_faults
+from leapcore.engine.booking import book_calibration, book_found, book_step
 from leapcore.engine.cache.segments import Stamp
 from leapcore.engine.evaluate import student_knn
 from leapcore.engine.figures import Figures
@@ -117,13 +118,14 @@ class Loop:
         self._lr = parts.engine.set_rate(parts.lr_schedule(self.step))
         result, sent = self._forward_and_backward(pixels)
         self._warn_of_few_tokens(result)
-        self._book(result)
+        book_step(parts, result)
         told = sent.arrived()  # by now, a GPU is busy with the backward pass
         moved = [teacher for teacher in parts.teachers if teacher.scheduler.step(told.get(teacher.name))]
         if moved:
             parts.lr_schedule.advance(self.step)
         heard = self._hear(told[LOSS], save)
-        self._book_found(heard.found)
+        if found := book_found(parts, self._layers, heard.found):
+            self.figures.note(found)
         parts.engine.step(hold=not heard.finite)
         self.step += 1
         for teacher in moved:
@@ -172,29 +174,6 @@ class Loop:
         for teacher in self.parts.teachers:
             if teacher.scheduler.wants_score:
                 teacher.warn_of_few_tokens(result.comparisons[teacher.name])
-
-    def _book(self, result: Distillation) -> None:
-        """Book a step's FLOPs, over all processes."""
-        teachers = self.parts.teachers
-        scored = [teacher for teacher in teachers if teacher.scheduler.wants_score]
-        self.parts.ledger.record_step(
-            self.parts.spec.train.batch_size,
-            teacher_macs=sum(teacher.step_macs for teacher in teachers),
-            student_macs=self.parts.student_macs
-            + sum(teacher.head_macs[teacher.scheduler.target] for teacher in teachers),
-            alignment_macs=sum(teacher.score_macs(result.comparisons[teacher.name]) for teacher in scored),
-        )
-
-    def _book_found(self, found: Sequence[int]) -> None:
-        """Book and note what the teachers' caches spared them in this step, over all processes."""
-        parts, figures = self.parts, dict[str, Tensor]()
-        for teacher, images in zip(parts.teachers, found, strict=True):
-            if teacher.cache:
-                parts.ledger.record_spared(images * teacher.target_macs(self._layers[teacher.name]))
-                share = torch.full((), images / parts.spec.train.batch_size, device=parts.device)
-                figures |= per_teacher({"cache_hits": share}, teacher.name, parts.teachers)
-        if figures:
-            self.figures.note(figures)
 
     def _note(self, result: Distillation) -> dict[str, Tensor]:
         """Keep a step's figures for the next report.
@@ -250,12 +229,7 @@ class Loop:
         # Each student pass would be compiled once more, without gradients, for a single scan.
         with self.parts.autocast(), torch.compiler.set_stance("eager_on_recompile"):
             scores, macs = teacher.calibrate(self.parts.engine, pixels)
-        self.parts.ledger.record_calibration(
-            self.parts.spec.train.batch_size,
-            teacher_macs=teacher.macs.until(*range(len(scores))),
-            student_macs=self.parts.student_macs * len(scores) + sum(teacher.head_macs[: len(scores)]),
-            alignment_macs=macs,
-        )
+        book_calibration(self.parts, teacher, len(scores), macs)
         return scores
 
     def _targets(self) -> dict[str, int]:

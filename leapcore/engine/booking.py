@@ -1,0 +1,56 @@
+"""Which FLOPs a step is booked with, over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from leapcore.core.distiller import Distillation
+from leapcore.engine.setup import Parts
+from leapcore.engine.teachers import Teacher
+from leapcore.events import per_teacher
+
+
+def book_step(parts: Parts, result: Distillation) -> None:
+    """Book the teachers, the student and the alignments that were measured."""
+    teachers = parts.teachers
+    scored = [teacher for teacher in teachers if teacher.scheduler.wants_score]
+    parts.ledger.record_step(
+        parts.spec.train.batch_size,
+        teacher_macs=sum(teacher.step_macs for teacher in teachers),
+        student_macs=parts.student_macs
+        + sum(teacher.head_macs[teacher.scheduler.target] for teacher in teachers),
+        alignment_macs=sum(teacher.score_macs(result.comparisons[teacher.name]) for teacher in scored),
+    )
+
+
+def book_calibration(parts: Parts, teacher: Teacher, layers: int, alignment_macs: int) -> None:
+    """Book the scan of a teacher's first so many layers, with a pass of the student for each."""
+    parts.ledger.record_calibration(
+        parts.spec.train.batch_size,
+        teacher_macs=teacher.macs.until(*range(layers)),
+        student_macs=parts.student_macs * layers + sum(teacher.head_macs[:layers]),
+        alignment_macs=alignment_macs,
+    )
+
+
+def book_found(parts: Parts, layers: Mapping[str, int], found: Sequence[int]) -> dict[str, Tensor]:
+    """Take back what the teachers' caches spared them in a step.
+
+    Args:
+        parts: The run.
+        layers: Each teacher's target in that step.
+        found: How many images each of them was spared.
+
+    Returns:
+        Figures of the step: the share of its images, for each teacher that has a cache.
+    """
+    figures: dict[str, Tensor] = {}
+    for teacher, images in zip(parts.teachers, found, strict=True):
+        if teacher.cache:
+            parts.ledger.record_spared(images * teacher.target_macs(layers[teacher.name]))
+            share = torch.full((), images / parts.spec.train.batch_size, device=parts.device)
+            figures |= per_teacher({"cache_hits": share}, teacher.name, parts.teachers)
+    return figures
