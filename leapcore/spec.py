@@ -282,6 +282,11 @@ class Spec(Section):
             raise ValueError(
                 "cache.folder needs objective.mixup: false, since a mixed image never comes twice"
             )
+        if self.cache.folder is not None and self.engine.compile:
+            raise ValueError(
+                "cache.folder goes without engine.compile, which would compile for any number of images that "
+                "may be missing"
+            )
         if bool(self.teachers) == (self.teacher is not None):
             raise ValueError("a run has one teacher, or several teachers: give 'teacher' or 'teachers'")
         for curriculum in self.curricula.values():

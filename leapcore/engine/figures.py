@@ -53,3 +53,12 @@ class Figures:
             {name: torch.tensor(value, device=self._device) for name, value in figures.items()}
             for figures in state
         ]
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory in GB (10^9 bytes) that tensors took on a GPU since the last call; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    peak = torch.cuda.max_memory_allocated(device) / 1e9
+    torch.cuda.reset_peak_memory_stats(device)
+    return {"peak_memory_gb": peak}

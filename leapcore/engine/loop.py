@@ -17,7 +17,7 @@ from leapcore.engine.agreement import Heard, hear, hear_of_faults
 from leapcore.engine.booking import book_calibration, book_found, book_step
 from leapcore.engine.cache.segments import Stamp
 from leapcore.engine.evaluate import student_knn
-from leapcore.engine.figures import Figures
+from leapcore.engine.figures import Figures, peak_memory
 from leapcore.engine.host import ToHost
 from leapcore.engine.ranks import shared
 from leapcore.engine.saving import Saver
@@ -65,6 +65,7 @@ class Loop:
         self.mixing = torch.Generator().manual_seed(parts.spec.train.seed)
         self._signals = StopSignals()
         self._save_wanted = False
+        self._waited = 0.0  # seconds for images, since the last report
         self._layers: dict[str, int] = {}  # each teacher's target in the last step
         self._lr = 0.0  # of the last step
 
@@ -92,6 +93,7 @@ class Loop:
     def _take_steps(self, batches: Iterable[tuple[Tensor, Tensor]], saver: Saver | None) -> None:
         parts, started = self.parts, time.perf_counter()
         for images, _ in batches:
+            self._waited += time.perf_counter() - started
             self._pass_on_skipped()
             save = bool(saver and saver.due(self.step + 1))
             self._train_step(images.to(parts.device, non_blocking=True), save)
@@ -269,9 +271,11 @@ class Loop:
             "lr": self._lr,
             "flops_saved": parts.ledger.saved,
             "images_per_second": images / (self.seconds - seconds),
+            "data_wait": self._waited / (self.seconds - seconds),
             "seconds": self.seconds,
+            **peak_memory(parts.device),
         }
-        self.reported = (self.step, self.seconds)
+        self.reported, self._waited = (self.step, self.seconds), 0.0
         self.hooks.leapcore_metrics(step=self.step, metrics=metrics)
 
     def _target_layers(self) -> dict[str, int]:

@@ -40,7 +40,7 @@ def path(tmp_path_factory):
 
 
 def lines(folder, without=()):
-    clocks = {"seconds", "images_per_second", *without}
+    clocks = {"seconds", "images_per_second", "data_wait", *without}
     found = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in line.items() if k not in clocks} for line in found if "loss" in line]
 

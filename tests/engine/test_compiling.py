@@ -47,3 +47,9 @@ def test_a_machine_without_a_compiler_is_told_so(monkeypatch):
 def test_zero_stage_3_takes_no_compiled_blocks():
     with pytest.raises(SpecError, match="compile needs zero_stage: 2 or less"):
         load_spec("quickstart", ["engine.compile=true", "engine.zero_stage=3"])
+
+
+def test_a_cache_takes_no_compiled_blocks():
+    cached = ["objective.mixup=false", "cache.folder=features"]
+    with pytest.raises(SpecError, match=r"cache\.folder goes without engine\.compile"):
+        load_spec("quickstart", ["engine.compile=true", *cached])

@@ -156,10 +156,19 @@ class _Nobody:
         return lambda **_: None
 
 
+def _lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def _metrics(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    timing = {"seconds", "images_per_second"}
-    return [{key: value for key, value in line.items() if key not in timing} for line in lines]
+    timing = {"seconds", "images_per_second", "data_wait"}
+    return [{key: value for key, value in line.items() if key not in timing} for line in _lines(folder)]
+
+
+def test_waiting_for_images_is_told_as_a_share_of_the_time(finished):
+    waits = [line["data_wait"] for line in _lines(finished[0].folder) if "data_wait" in line]
+    assert waits
+    assert all(0 < wait < 1 for wait in waits)
 
 
 def test_the_same_seed_gives_identical_metrics_and_another_does_not(finished, tmp_path):
