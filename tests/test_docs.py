@@ -35,6 +35,7 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "docs/log.md",
         "docs/method.md",
         "docs/paper.md",
+        "docs/performance.md",
         "docs/plugins.md",
         "docs/backbones.md",
         "docs/scaling.md",
