@@ -64,8 +64,8 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
-    mallopt(mmap_threshold, 2**30)
-    mallopt(trim_threshold, 2**31 - 1)
+    if mallopt(mmap_threshold, 2**30):  # older versions refuse, and the other alone would make things worse
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def _load_compiled() -> bool:

@@ -69,8 +69,6 @@ class Engine:
             )
             raise shared(refused) from error
         settings.check(spec.engine.deepspeed)
-        if ranks.size == 1 and not self.zero_stage:
-            self.wrapped.enable_backward_allreduce = False  # nobody to average gradients with
         for parameter in outside:
             deepspeed.zero.register_external_parameter(distiller, parameter)
 

@@ -92,8 +92,7 @@ def final_accuracies(parts: Parts) -> dict[str, float]:
     found = _final(parts, parts.twin or parts.student)
     if parts.spec.evaluate.teacher:
         for teacher in parts.teachers:
-            with parts.autocast():  # its matrices may be in 16 bits
-                measured = _final(parts, teacher.provider)
+            measured = _final(parts, teacher.provider)
             figures = {f"teacher_{name}": value for name, value in measured.items()}
             found |= per_teacher(figures, teacher.name, parts.teachers)
     return found

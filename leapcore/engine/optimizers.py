@@ -16,7 +16,6 @@ from leapcore.engine.plain import plain
 from leapcore.errors import SpecError, did_you_mean
 from leapcore.spec import OptimizerSpec, Spec
 
-_FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 _EMBEDDINGS = ("pos_embed", "cls_token", "reg_token", "dist_token")
 
 
@@ -55,13 +54,10 @@ def build_optimizer(module: nn.Module, spec: OptimizerSpec, lr: float, *, zero_s
 
 
 def _create(parameters: Iterable[Any], name: str, lr: float, weight_decay: float = 0.0) -> Any:
-    from timm.optim import create_optimizer_v2, get_optimizer_class
+    from timm.optim import create_optimizer_v2
 
     try:
-        # These take a step in one pass over the weights instead of a dozen; torch would rather not on CPUs.
-        fuses = get_optimizer_class(name, bind_defaults=False) in _FUSED
-        options = {"fused": True} if fuses else {}
-        return create_optimizer_v2(parameters, opt=name, lr=lr, weight_decay=weight_decay, **options)
+        return create_optimizer_v2(parameters, opt=name, lr=lr, weight_decay=weight_decay)
     # Some of timm's optimizers need a package or a GPU, and each says so in its own way.
     except Exception as error:
         raise SpecError(

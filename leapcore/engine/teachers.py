@@ -72,9 +72,9 @@ class Teacher:
             autocast: The type that its matrix products are computed in, if it is not float32.
         """
         _ = self.fingerprint  # of the weights as they were given
+        self.resident = ResidentLayers(self.provider, device)  # tries the network in float32
         if autocast is not None:
             matrices_to(self.provider.model, autocast)
-        self.resident = ResidentLayers(self.provider, device)
         self.at_once = _fitting_images(self.provider) if device.type == "cpu" else self.batch_size
 
     def features(

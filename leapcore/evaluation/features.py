@@ -29,13 +29,16 @@ def extract_features(
 ) -> Features:
     """Run a backbone in eval mode over plain batches of bytes (B, 3, H, W) with labels."""
     was_training = provider.training
+    half = (torch.bfloat16, torch.float16)  # in which a frozen teacher's matrices may be
+    kind = next((weight.dtype for weight in provider.parameters() if weight.dtype in half), None)
     provider.eval()
     vectors, labels = [], []
     try:
         for pixels, batch_labels in batches:
             images = provider.prepare(pixels.to(device, non_blocking=True).float() / 255)
             # A compiled backbone would be compiled anew for eval mode, and again for a smaller last batch.
-            with torch.compiler.set_stance("eager_on_recompile"):
+            stance = torch.compiler.set_stance("eager_on_recompile")
+            with stance, torch.autocast(device.type, kind, enabled=kind is not None):
                 (last,) = provider(images, [len(provider.layers) - 1])
             vectors.append(last.pooled.float())
             labels.append(batch_labels.to(device))

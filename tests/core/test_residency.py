@@ -93,3 +93,10 @@ def test_matrices_in_16_bits_change_no_bit_of_what_autocast_computes(provider, d
     kinds = {parameter.dtype for parameter in provider.parameters()}
     assert dtype in kinds
     assert all(m.weight.dtype == torch.float32 for m in provider.modules() if isinstance(m, nn.LayerNorm))
+
+
+def test_16_bits_after_placing_come_to_the_device_too(provider):
+    resident = ResidentLayers(provider, META)
+    matrices_to(provider.model, torch.bfloat16)
+    resident.keep([0])
+    assert torch.bfloat16 in {p.dtype for p in provider.block(0).parameters() if p.device == META}
