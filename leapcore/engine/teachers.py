@@ -203,6 +203,7 @@ def _fitting_images(provider: LayerFeatureProvider) -> int:
     """
     height, width = provider.image_input.size
     values = max(
-        layer.channels * (height // layer.stride) * (width // layer.stride) for layer in provider.layers
+        layer.channels * max(1, height // layer.stride) * max(1, width // layer.stride)
+        for layer in provider.layers
     )
     return max(1, CACHE * torch.get_num_threads() // (4 * 4 * values))
