@@ -116,7 +116,7 @@ class Campaign:
         arguments, scale = self._arguments, self._scale
         spec = bench_spec(arguments.teacher, scale, batch["batch_size"], arguments.set)
         bench = Bench(spec, scale)
-        batch |= {"depth": bench.depth, "float32_products": torch.get_float32_matmul_precision()}
+        batch |= {"depth": bench.depth, "float32_products": float32_products(bench)}
         blocks = chosen_blocks(bench.depth)
         for place, block in enumerate(blocks):
             allowed = left() / (len(blocks) - place + 1)  # the baseline comes last
@@ -158,6 +158,12 @@ def chosen_blocks(depth: int) -> list[int]:
 def _least(rows: list[dict[str, Any]], scale: Scale) -> float:
     """Seconds that one more block takes at least, by the last one; 0 before the first."""
     return (1 + scale.warmup + scale.steps) * rows[-1]["seconds"] if rows else 0.0
+
+
+def float32_products(bench: Bench) -> str:
+    """How a step multiplies what is left in float32."""
+    with bench.parts.products():
+        return torch.get_float32_matmul_precision()
 
 
 def _release() -> None:

@@ -188,6 +188,15 @@ class Spans:
         return event
 
 
+class Peak(Nobody):
+    """Listens for the most memory that a GPU's tensors took; the loop resets its counter at each report."""
+
+    bytes = 0.0
+
+    def leapcore_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        self.bytes = max(self.bytes, 1e9 * metrics.get("peak_memory_gb", 0.0))
+
+
 class Bench:
     """A run that takes as many steps as it is told, at the target block that it is told.
 
@@ -212,7 +221,7 @@ class Bench:
         self._spans = Spans(self.parts.device)
         self._watch()
         self._loop = Loop(self.parts)
-        self._loop.hooks = Nobody()
+        self._loop.hooks = self._peak = Peak()
 
     def measure(self, block: int, *, scored: bool = True, allowed: float) -> dict[str, Any]:
         """Steps at a target block (1-based), as many as fit into ``allowed`` seconds, at least one group.
@@ -237,7 +246,8 @@ class Bench:
             "parts": self._parts(mean(groups), steps),
             "flops": (ledger.spent - spent) / steps,
             "baseline_flops": (ledger.baseline - baseline) / steps,
-            **memory(self.parts.device),
+            "peak_bytes": self._peak.bytes or None,
+            "resident_bytes": torch.cuda.memory_allocated() if self.parts.device.type == "cuda" else None,
         }
 
     def step(self) -> None:
@@ -248,8 +258,7 @@ class Bench:
         """Move the target as a curriculum does, at a step's end, and warm up there."""
         self._sent.wanted, self._sent.scored = block - 1, scored
         self._take(1)
-        if self.parts.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        self._peak.bytes = 0.0
         self._take(self._scale.warmup)
         synchronize(self.parts.device)
         self._spans.take()
@@ -289,16 +298,6 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def memory(device: torch.device) -> dict[str, int | None]:
-    """Bytes of tensors: the most since the last reset, and now."""
-    if device.type != "cuda":
-        return {"peak_bytes": None, "resident_bytes": None}
-    return {
-        "peak_bytes": torch.cuda.max_memory_allocated(),
-        "resident_bytes": torch.cuda.memory_allocated(),
-    }
 
 
 def product_rate(device: torch.device, scale: Scale) -> float:

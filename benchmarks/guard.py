@@ -1,4 +1,4 @@
-"""The regression guard: what is fast stays fast. ``make bench`` runs it, in about two minutes.
+"""The regression guard: what is fast stays fast. ``make bench`` runs it, in about a minute.
 
 First the parts one by one (pytest-benchmark prints them), then ratios of two times that were taken in turn,
 each with a limit: such a ratio depends on the machine's speed little, and on the code a lot. A limit lies

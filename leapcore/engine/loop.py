@@ -77,8 +77,6 @@ class Loop:
         """
         parts = self.parts
         parts.engine.train()
-        # What is left in float32 in a 16-bit run, such as the alignment, needs no more than TF32's 11 bits.
-        torch.backends.cuda.matmul.allow_tf32 = parts.spec.train.precision != "float32"
         batches = itertools.islice(parts.batches.after(self.step), parts.total_steps - self.step)
         with self._signals:
             try:
@@ -96,7 +94,8 @@ class Loop:
             self._waited += time.perf_counter() - started
             self._pass_on_skipped()
             save = bool(saver and saver.due(self.step + 1))
-            self._train_step(images.to(parts.device, non_blocking=True), save)
+            with parts.products():
+                self._train_step(images.to(parts.device, non_blocking=True), save)
             self.seconds += time.perf_counter() - started
             self._after_step()
             done = self.step == parts.total_steps

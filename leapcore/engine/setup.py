@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,16 @@ class Parts:
         """The precision of the spec, as a context."""
         kind = _AUTOCAST[self.spec.train.precision]
         return torch.autocast(self.device.type, kind, enabled=kind is not None)
+
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """What is left in float32 in a 16-bit step, such as the alignment, needs only TF32's 11 bits."""
+        matmul = torch.backends.cuda.matmul
+        before, matmul.allow_tf32 = matmul.allow_tf32, self.spec.train.precision != "float32"
+        try:
+            yield
+        finally:
+            matmul.allow_tf32 = before
 
     @property
     def student_spec(self) -> BackboneSpec:

@@ -36,8 +36,11 @@ class StreamEpochs:
         batches = self._completed(itertools.chain.from_iterable(passes))
         return itertools.islice(batches, done, None)  # a stream can only be gone through
 
-    def _one_pass(self, epoch: int, again: int) -> Iterator[Batch]:
-        """Batches as the workers make them; new workers each time, since they hold the epoch's seed."""
+    def _one_pass(self, epoch: int, again: int) -> Iterator[tuple[bool, Batch]]:
+        """Batches as the workers make them, and whether each is a share.
+
+        New workers each time, since they hold the epoch's seed.
+        """
         seeds = _StreamSeeds(mixed(self._seed, epoch, again))
         stream = with_transform(self._images, seeds, self._workers)
         if hasattr(stream, "set_epoch"):
@@ -52,12 +55,11 @@ class StreamEpochs:
                 "Use fewer data.workers (each needs a shard of its own), or check data.source.",
             )
 
-    def _completed(self, parts: Iterator[Batch]) -> Iterator[Batch]:
+    def _completed(self, parts: Iterator[tuple[bool, Batch]]) -> Iterator[Batch]:
         """Shares of whole batches; remainders, which come whole, wait until they make one."""
-        mine, size = self._share.stop - self._share.start, self._batch_size
-        rest: list[Batch] = []
-        for part in parts:
-            if len(part.labels) == mine:
+        size, rest = self._batch_size, list[Batch]()
+        for is_share, part in parts:
+            if is_share:
                 yield part
                 continue
             rest.append(part)
@@ -80,16 +82,16 @@ class _StreamSeeds:
 
 
 class _StreamViews:
-    """Draws the views of this process's share of a whole batch, and those of all images of a remainder."""
+    """Draws the views of this process's share of a whole batch, or those of all images of a remainder."""
 
     def __init__(self, view: Any, batch_size: int, share: slice, collate: Any) -> None:
         self._view, self._batch_size, self._share, self._collate = view, batch_size, share, collate
 
-    def __call__(self, samples: list[tuple[tuple[Any, int], int]]) -> Batch:
-        chosen = samples[self._share] if len(samples) == self._batch_size else samples
+    def __call__(self, samples: list[tuple[tuple[Any, int], int]]) -> tuple[bool, Batch]:
+        whole = len(samples) == self._batch_size
+        chosen = samples[self._share] if whole else samples
         views = [(seeded_view(self._view, image, seed), label, ()) for (image, seed), label in chosen]
-        batch: Batch = self._collate(views)
-        return batch
+        return whole, self._collate(views)
 
 
 def with_transform(images: Any, transform: Any, workers: int) -> Any:

@@ -166,25 +166,27 @@ def test_a_stream_gives_whole_batches_whatever_the_workers(tmp_path, workers, sh
     assert not torch.equal(first[0], second[0])
 
 
-@pytest.mark.parametrize(("workers", "shards"), [(0, 1), (2, 2), (2, 1)])
-def test_two_processes_share_a_stream_without_duplicates_or_drops(tmp_path, workers, shards):
+@pytest.mark.parametrize(
+    ("workers", "shards", "size"),
+    [(0, 1, 2), (2, 2, 2), (2, 1, 2), pytest.param(4, 4, 4, id="remainders as large as shares")],
+)
+def test_two_processes_share_a_stream_without_duplicates_or_drops(tmp_path, workers, shards, size):
     write_shards(tmp_path, shards)
     wanted = {"source": "wds/toy", "root": str(tmp_path), "val": "validation", "workers": workers}
     data = _data(**wanted, augment={"color": 0, "gray": 0})
 
     def epoch(ranks, done=0):
-        return _all(TrainingBatches(from_timm(data, "toy", 0).train, data, 2, 0, ranks).epoch(3, done))
+        return _all(TrainingBatches(from_timm(data, "toy", 0).train, data, size, 0, ranks).epoch(3, done))
 
     whole, shares = epoch(Ranks()), [epoch(Ranks(Place(rank, rank, 2))) for rank in (0, 1)]
-    assert len(whole) == 4
+    assert len(whole) == 8 // size
     for batch, *parts in zip(whole, *shares, strict=True):
         assert torch.equal(torch.cat(parts), batch)
     # Each image has a red of its own; the crops keep it within a few levels.
     reds = sorted(round(image[0].float().mean().item() / 30) for batch in whole for image in batch)
     assert reds == list(range(8))
-    later = epoch(Ranks(), done=3)
-    assert len(later) == 1
-    assert torch.equal(later[0], whole[3])
+    (later,) = epoch(Ranks(), done=len(whole) - 1)
+    assert torch.equal(later, whole[-1])
 
 
 def test_webdataset_shards_are_read_through_timm(tmp_path):

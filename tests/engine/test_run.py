@@ -304,6 +304,13 @@ def test_zero_stages_bfloat16_and_lars_train(tmp_path, options):
     assert losses[1] < losses[0]
 
 
+def test_a_16_bit_run_evaluates_its_teacher_too(tmp_path):
+    options = ["train.precision=bfloat16", "train.duration=2st", "evaluate={teacher: true, linear: never}"]
+    accuracy = run(load_spec("quickstart", [*SHORT, *options]), output=tmp_path / "run").accuracy
+    assert accuracy["teacher_knn"] > 0.9
+    assert accuracy["knn"] > 0.1
+
+
 class _OutputTypes:
     """Notes the precision that linear layers compute in."""
 

@@ -102,7 +102,7 @@ class Budget:
         return sum(map(_size, _files(path))) < size
 
     def _kept(self) -> Iterator[_Kept]:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             for path in self.root.iterdir():
                 if _SHELF.fullmatch(path.name) and path.is_dir():
                     yield _Kept(_time(path / KEY), path, sum(map(_size, _files(path))))
@@ -110,19 +110,19 @@ class Budget:
 
 def _files(folder: Path) -> list[Path]:
     """A key's files in its folder, and no others."""
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         return [folder / name for name in os.listdir(folder) if name.endswith(_OURS)]
     return []
 
 
 def _size(path: Path) -> int:
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         return path.stat().st_size
     return 0
 
 
 def _time(path: Path) -> float:
     """When it was last touched; a folder whose key is gone is the oldest."""
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         return path.stat().st_mtime
     return 0.0

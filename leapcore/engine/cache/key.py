@@ -67,10 +67,13 @@ def structure_digest(module: nn.Module) -> str:
 
 
 def code_digest(things: Iterable[Any]) -> str:
-    """A hash of the files that define these classes and functions, those of torch left out."""
+    """A hash of the files that define these classes and functions, those of torch left out.
+
+    What was typed into an interpreter or notebook has no file: its classes count by name and values only.
+    """
     names = {thing.__module__ for thing in things}
     modules = [sys.modules.get(name) for name in names if name.split(".")[0] != "torch"]
-    files = {module.__file__ for module in modules if module is not None and module.__file__}
+    files = {file for module in modules if (file := getattr(module, "__file__", None))}
     found = _hash()
     for content in sorted(Path(file).read_bytes() for file in files):
         found.update(hashlib.blake2b(content).digest())
