@@ -1,9 +1,11 @@
 """Train a small supervised teacher and store it in timm's local-dir format.
 
-The teacher that ships with leapcore (four minutes on one core), and the one for Fashion-MNIST:
+The teacher that ships with leapcore (four minutes on one core), and those for Fashion-MNIST:
 
     python benchmarks/train_teacher.py
-    python benchmarks/train_teacher.py --data fashion-mnist
+    python benchmarks/train_teacher.py --teacher fashion-mnist-vit
+    python benchmarks/train_teacher.py --teacher fashion-mnist-convnext
+    python benchmarks/train_teacher.py --teacher fashion-mnist-coatnet
 
 Beside the weights (float16 safetensors) it writes ``training.json``: the settings, the versions, and loss
 and accuracy per epoch.
@@ -30,13 +32,12 @@ from leapcore.export import export_timm
 from leapcore.plugins import installed_plugins
 from leapcore.spec import AugmentSpec, DataSpec
 
-MODEL = "vit_tiny_patch16_224"
-
 
 class Setting(NamedTuple):
     """A data set, and a teacher that suits it."""
 
     data: DataSpec
+    model: str
     options: dict[str, Any]
     epochs: int
     batch_size: int
@@ -45,8 +46,18 @@ class Setting(NamedTuple):
     output: Path
 
 
+FASHION = DataSpec(
+    source="torch/fashion_mnist",
+    root="data/fashion-mnist",
+    val="validation",
+    image_size=28,
+    crop=1.0,
+    augment=AugmentSpec(scale=(1.0, 1.0), flip=0.5, color=0, gray=0, blur=0),
+    workers=1,
+)
+
 SETTINGS = {
-    "digits": Setting(
+    "digits-vit": Setting(
         data=DataSpec(
             source="digits",
             image_size=32,
@@ -54,6 +65,7 @@ SETTINGS = {
             augment=AugmentSpec(scale=(0.6, 1.0), flip=0, color=0, gray=0, blur=0),
             workers=0,
         ),
+        model="vit_tiny_patch16_224",
         options={"img_size": 32, "patch_size": 8, "embed_dim": 72, "depth": 12, "num_heads": 3},
         epochs=100,
         batch_size=64,
@@ -61,16 +73,9 @@ SETTINGS = {
         drop_path=0.05,
         output=Path("leapcore/assets/digits-vit"),
     ),
-    "fashion-mnist": Setting(
-        data=DataSpec(
-            source="torch/fashion_mnist",
-            root="data/fashion-mnist",
-            val="validation",
-            image_size=28,
-            crop=1.0,
-            augment=AugmentSpec(scale=(1.0, 1.0), flip=0.5, color=0, gray=0, blur=0),
-            workers=1,
-        ),
+    "fashion-mnist-vit": Setting(
+        data=FASHION,
+        model="vit_tiny_patch16_224",
         options={
             "img_size": 28,
             "patch_size": 7,
@@ -89,12 +94,41 @@ SETTINGS = {
         drop_path=0.0,
         output=Path("benchmarks/fashion_mnist/teacher"),
     ),
+    "fashion-mnist-convnext": Setting(
+        data=FASHION,
+        model="convnext_tiny",
+        # Strides and kernels for 28 px: grids of 28, 14, 7 and 3.
+        options={"depths": [1, 2, 6, 2], "dims": [8, 24, 80, 160], "patch_size": 1, "kernel_sizes": 3},
+        epochs=7,
+        batch_size=64,
+        optimizer={"opt": "adamw", "lr": 2e-3, "weight_decay": 0.05},
+        drop_path=0.0,
+        output=Path("benchmarks/transfer/teachers/convnext"),
+    ),
+    "fashion-mnist-coatnet": Setting(
+        data=FASHION,
+        model="coatnet_0_rw_224",
+        # Convolutions on a grid of 7, attention on one of 4.
+        options={
+            "img_size": 28,
+            "stem_width": [24, 24],
+            "embed_dim": [64, 128],
+            "depths": [3, 7],
+            "block_type": ["C", ["C", "T", "T", "T", "T", "T", "T"]],
+            "conv_padding": "same",
+        },
+        epochs=7,
+        batch_size=64,
+        optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+        drop_path=0.0,
+        output=Path("benchmarks/transfer/teachers/coatnet"),
+    ),
 }
 
 
 def main() -> None:
     arguments = _arguments()
-    setting = SETTINGS[arguments.data]
+    setting = SETTINGS[arguments.teacher]
     epochs, output = arguments.epochs or setting.epochs, arguments.output or setting.output
     torch.manual_seed(arguments.seed)
     family, _, name = setting.data.source.partition("/")
@@ -102,14 +136,14 @@ def main() -> None:
     batches = TrainingBatches(splits.train, setting.data, setting.batch_size, arguments.seed)
     test = partial(evaluation_batches, splits.val, setting.data, 256)
     model = create_timm_model(
-        MODEL, "none", {**setting.options, "num_classes": 10, "drop_path_rate": setting.drop_path}
+        setting.model, "none", {**setting.options, "num_classes": 10, "drop_path_rate": setting.drop_path}
     )
     started = time.perf_counter()
     history = train(model, batches, test, epochs, setting.optimizer)
     model.reset_classifier(0)
     export_timm(model.half(), output, setting.options)
     record = {
-        "command": f"python benchmarks/train_teacher.py --data {arguments.data} --epochs {epochs}"
+        "command": f"python benchmarks/train_teacher.py --teacher {arguments.teacher} --epochs {epochs}"
         f" --seed {arguments.seed}",
         "test_accuracy": history[-1]["test_accuracy"],
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -120,7 +154,7 @@ def main() -> None:
             "optimizer": setting.optimizer,
             "drop_path": setting.drop_path,
         },
-        "model": {"name": MODEL, **setting.options},
+        "model": {"name": setting.model, **setting.options},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "history": history,
     }
@@ -144,7 +178,7 @@ def train(model, batches: TrainingBatches, test, epochs: int, optimizer_options)
         model.train()
         losses = []
         for pixels, labels in batches.epoch(epoch):
-            loss = F.cross_entropy(model(normalised(pixels)), labels, label_smoothing=0.1)
+            loss = F.cross_entropy(model(normalised(pixels, model)), labels, label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -160,18 +194,19 @@ def train(model, batches: TrainingBatches, test, epochs: int, optimizer_options)
 @torch.no_grad()
 def test_accuracy(model, test) -> float:
     model.eval()
-    hits = [(model(normalised(pixels)).argmax(1) == labels).float() for pixels, labels in test()]
+    hits = [(model(normalised(pixels, model)).argmax(1) == labels).float() for pixels, labels in test()]
     return torch.cat(hits).mean().item()
 
 
-def normalised(pixels):
-    """This family's own normalisation: mean 0.5, standard deviation 0.5."""
-    return pixels.float() / 255 * 2 - 1
+def normalised(pixels, model):
+    """The model's own normalisation."""
+    mean, std = (torch.tensor(model.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+    return (pixels.float() / 255 - mean) / std
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", choices=SETTINGS, default="digits")
+    parser.add_argument("--teacher", choices=SETTINGS, default="digits-vit")
     parser.add_argument("--output", type=Path, help="the setting's own folder if not given")
     parser.add_argument("--epochs", type=int, help="the setting's own length if not given")
     parser.add_argument("--seed", type=int, default=0)

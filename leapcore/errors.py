@@ -58,6 +58,10 @@ class OutputError(LeapcoreError):
     """The output folder cannot take this run."""
 
 
+class BenchError(LeapcoreError):
+    """Cells of a benchmark failed."""
+
+
 class CountingError(LeapcoreError):
     """An operator's cost is not known, so a FLOPs figure would be a guess."""
 

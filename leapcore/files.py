@@ -1,4 +1,4 @@
-"""Files and folders that a spec names: checked before anything heavy is imported."""
+"""Files and folders: those that a spec names, checked before anything heavy is imported; whole writes."""
 
 from __future__ import annotations
 
@@ -72,3 +72,14 @@ def _asset(name: str) -> Path:
     if name not in known:
         raise WeightsError(f"leapcore ships no weights named '{name}'", did_you_mean(name, known))
     return assets / name
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that nobody ever sees half of it.
+
+    Raises:
+        OSError: It cannot be written; what was there before is still there.
+    """
+    partial = path.with_name(f"{path.name}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

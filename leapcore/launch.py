@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 # As the command `leapcore` does it: `python -m` would import from the current folder first.
-_COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from leapcore.cli import main; main()"
+COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from leapcore.cli import main; main()"
 
 
 def launch(arguments: Sequence[str], processes: int) -> NoReturn:
@@ -39,7 +39,7 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
         monitor_interval=0.5,
     )
     try:
-        elastic_launch(config, sys.executable)("-c", _COMMAND, *arguments)
+        elastic_launch(config, sys.executable)("-c", COMMAND, *arguments)
     except ChildFailedError as error:
         codes = [failure.exitcode for _, failure in sorted(error.failures.items())]
         # Those that the launcher ended itself, once one had failed, say nothing.

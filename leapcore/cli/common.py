@@ -30,7 +30,7 @@ Options = Annotated[
 
 def parsed_options(options: list[str] | None) -> dict[str, Any]:
     """``["depth=6"]`` as ``{"depth": 6}``: values are YAML."""
-    from leapcore.spec_file import assignment
+    from leapcore.spec_text import assignment
 
     return dict(assignment("--option", option, "depth=6") for option in options or ())
 

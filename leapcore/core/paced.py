@@ -102,15 +102,24 @@ class RandomScheduler(PacedScheduler):
         num_layers: How many layers the teacher has.
         every: How long a draw holds.
         seed: Of the draws, which depend on nothing else.
+        duration: For how long layers are drawn; after it the last one is the target. Null for the whole run.
     """
 
     def __init__(
-        self, num_layers: int, *, every: Duration = Duration(1, "ep"), seed: Annotated[int, Ge(0)] = 0
+        self,
+        num_layers: int,
+        *,
+        every: Duration = Duration(1, "ep"),
+        seed: Annotated[int, Ge(0)] = 0,
+        duration: Duration | None = None,
     ) -> None:
         super().__init__(num_layers)
         self.every = every
         self.seed = seed
+        self.duration = duration
 
     def _target_after(self, steps: int) -> int:
+        if self.duration is not None and steps >= self.duration.in_steps(self.run.steps_per_epoch):
+            return self.num_layers - 1
         draw = steps // max(1, self.every.in_steps(self.run.steps_per_epoch))
         return random.Random(f"{self.seed}/{draw}").randrange(self.num_layers)

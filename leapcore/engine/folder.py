@@ -26,6 +26,7 @@ from leapcore.engine.results import (
 )
 from leapcore.errors import CheckpointError, OutputError
 from leapcore.events import RunReport, TargetChange
+from leapcore.files import write_whole
 from leapcore.spec import Spec
 
 
@@ -154,9 +155,7 @@ class RunFolder:
         self._write_whole(name, "".join(line for line in lines if keeps(line)))
 
     def _write_whole(self, name: str, text: str) -> None:
-        partial = self.path / (name + ".tmp")
-        partial.write_text(text)
-        partial.replace(self.path / name)
+        write_whole(self.path / name, text)
 
     def _write_spec(self, spec: Spec) -> None:
         self._write_whole(SPEC, spec.to_yaml())

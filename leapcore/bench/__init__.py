@@ -1,0 +1,1 @@
+"""Benchmarks: a matrix of teachers, students, methods and seeds, run cell by cell."""

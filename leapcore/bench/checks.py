@@ -1,0 +1,61 @@
+"""Whether the models of a benchmark can be built, found out before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from leapcore.backbones import build_backbone
+from leapcore.bench.matrix import Cell
+from leapcore.errors import LeapcoreError, SpecError
+from leapcore.files import WITHOUT_FILE
+from leapcore.spec import BackboneSpec
+
+
+def check_models(cells: Sequence[Cell]) -> None:
+    """Build every teacher and student once, without weights where those would have to be drawn or fetched.
+
+    Raises:
+        SpecError: Some cannot be built; all faults are listed with a cell.
+    """
+    seen: set[str] = set()
+    faults, remedies = list[str](), dict[str, None]()
+    for cell, role, wanted in _backbones(cells):
+        size = cell.spec.data.image_size
+        key = json.dumps([wanted.model_dump(), size])
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            _build(wanted, size)
+        except LeapcoreError as error:
+            faults.append(f"cell {cell.name}: {role}: {error.cause}")
+            remedies[error.remedy] = None
+    if faults:
+        cause = "nothing was run, since models cannot be built:\n" + "\n".join(faults)
+        raise SpecError(cause, "\n".join(remedies))
+
+
+def _backbones(cells: Sequence[Cell]) -> Iterator[tuple[Cell, str, BackboneSpec]]:
+    for cell in cells:
+        for role, wanted in (*cell.spec.each_teacher.items(), ("student", cell.spec.student)):
+            yield cell, role, BackboneSpec(**wanted.model_dump(include=set(BackboneSpec.model_fields)))
+
+
+def _build(wanted: BackboneSpec, image_size: int) -> None:
+    """On the meta device, which takes neither time nor memory; where a model refuses that, in earnest."""
+    import torch
+
+    drawn = wanted.weights in WITHOUT_FILE
+    arguments: dict[str, Any] = {
+        "model": wanted.model,
+        "weights": "none" if drawn else wanted.weights,
+        "image_size": image_size,
+        "options": wanted.options,
+    }
+    try:
+        with torch.device("meta" if drawn else "cpu"):
+            build_backbone(wanted.backbone, **arguments)
+    except LeapcoreError:
+        build_backbone(wanted.backbone, **arguments)

@@ -1,0 +1,181 @@
+"""A benchmark's folder: its matrix, the runs in it, and whether they belong together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+
+from leapcore.bench.matrix import Cell
+from leapcore.bench.spec import BenchSpec
+from leapcore.engine import lock
+from leapcore.engine.lock import FolderLock
+from leapcore.engine.results import SPEC, SUMMARY
+from leapcore.engine.resume import flat
+from leapcore.errors import LeapcoreError, OutputError
+from leapcore.files import write_whole
+from leapcore.spec import Spec
+from leapcore.spec_file import load_spec
+
+MATRIX, BENCH = "matrix.json", "bench.yaml"
+
+# What may differ between the runs of one matrix, since it changes no result.
+_FREE = ("engine", "checkpoint", "cache", "data.workers", "data.root", "train.log_every")
+
+
+class State(Enum):
+    """How far a cell is."""
+
+    WAITING = "waiting"
+    STOPPED = "stopped"  # begun, and goes on from its checkpoint
+    FAILED = "failed"
+    BUSY = "busy"  # another process has it
+    FINISHED = "finished"
+
+
+class BenchFolder:
+    """Where a benchmark's results are.
+
+    Args:
+        path: The folder, which need not exist yet.
+
+    Raises:
+        OutputError: It is a file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"output '{path}' is a file", "Name a folder with --output.")
+        self.path = path
+
+    def run(self, cell: Cell) -> Path:
+        """The folder of a cell's run."""
+        return self.path / "runs" / cell.name
+
+    def spec(self, cell: Cell) -> Path:
+        """The spec that a cell is run with."""
+        return self.path / "specs" / f"{cell.name}.yaml"
+
+    def log(self, cell: Cell) -> Path:
+        """What a cell's run prints."""
+        return self.path / "logs" / f"{cell.name}.log"
+
+    def failure(self, cell: Cell) -> Path:
+        """Why the last try failed; there only if it did."""
+        return self.path / "logs" / f"{cell.name}.failed"
+
+    def open(self, bench: BenchSpec, source: str, cells: Sequence[Cell]) -> None:
+        """Write down the matrix, which may have more cells than the last time.
+
+        Args:
+            bench: The matrix.
+            source: The file that it was read from.
+            cells: Its runs.
+
+        Raises:
+            OutputError: Runs in here are of another matrix, or it cannot be written.
+        """
+        self.check(cells)
+        try:
+            for cell in cells:
+                self.log(cell).parent.mkdir(parents=True, exist_ok=True)
+                self.spec(cell).parent.mkdir(exist_ok=True)
+                write_whole(self.spec(cell), cell.spec.to_yaml())
+            shutil.copyfile(source, self.path / BENCH)
+            write_whole(self.path / MATRIX, json.dumps(_matrix(bench, cells), indent=1) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"output folder '{self.path}' cannot be written: {error}",
+                "Name another folder with --output.",
+            ) from error
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Refuse a folder whose runs are not those of this matrix.
+
+        Raises:
+            OutputError: It holds others.
+        """
+        known = {cell.name: cell for cell in cells}
+        remedy = "Name another folder with --output, or move that run away."
+        for run in sorted((self.path / "runs").glob("*/")):
+            if not (run / SPEC).exists():
+                continue
+            if run.name not in known:
+                raise OutputError(
+                    f"'{self.path}' holds the run {run.name}, which is no cell of this matrix", remedy
+                )
+            if changed := _difference(run / SPEC, known[run.name].spec):
+                raise OutputError(f"'{self.path}' holds another matrix: {run.name} has {changed}", remedy)
+
+    def state(self, cell: Cell) -> State:
+        """How far a cell is."""
+        run = self.run(cell)
+        if _status(run) == "finished":
+            return State.FINISHED
+        if _is_locked(run):
+            return State.BUSY
+        if self.failure(cell).exists():
+            return State.FAILED
+        return State.STOPPED if (run / SPEC).exists() else State.WAITING
+
+
+def _matrix(bench: BenchSpec, cells: Sequence[Cell]) -> dict[str, object]:
+    """What the report needs to know of the matrix."""
+    return {
+        "name": bench.name,
+        "baseline": bench.baseline,
+        "teachers": list(bench.teachers),
+        "students": list(bench.students),
+        "methods": list(bench.methods),
+        "seeds": sorted({cell.seed for cell in cells}),
+        "families": {
+            "teachers": {name: teacher.backbone for name, teacher in bench.teachers.items()},
+            "students": {name: student.backbone for name, student in bench.students.items()},
+        },
+        "cells": [
+            {
+                "name": cell.name,
+                "teacher": cell.teacher,
+                "student": cell.student,
+                "method": cell.method,
+                "seed": cell.seed,
+            }
+            for cell in cells
+        ],
+    }
+
+
+def _difference(path: Path, spec: Spec) -> str:
+    """The first key in which a run's spec is another one that matters; empty if there is none."""
+    try:
+        before = dict(flat(load_spec(path).model_dump(mode="json")))
+    except LeapcoreError as error:
+        return f"a spec that cannot be read ({error.cause})"
+    now = dict(flat(spec.model_dump(mode="json")))
+    for key in {**before, **now}:
+        free = any(key == some or key.startswith(f"{some}.") for some in _FREE)
+        if before.get(key) != now.get(key) and not free:
+            return f"{key}: {before.get(key)}, not {now.get(key)}"
+    return ""
+
+
+def _status(run: Path) -> str:
+    try:
+        return str(json.loads((run / SUMMARY).read_text())["status"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _is_locked(run: Path) -> bool:
+    """Whether a process, here or where the file system tells of it, is at work on a run."""
+    if not (run / lock.NAME).exists():
+        return False
+    try:
+        FolderLock(run).release()
+    except OutputError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,132 @@
+"""Runs the cells of a benchmark, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from leapcore.bench.folder import BenchFolder, State
+from leapcore.bench.matrix import Cell
+from leapcore.errors import Interrupted
+from leapcore.files import write_whole
+from leapcore.launch import COMMAND
+
+_PAUSE = 0.2  # seconds between two looks at the processes
+_TAIL = 5  # lines of a log that tell of an end without a message
+
+
+class Watcher(Protocol):
+    """Is told what becomes of the cells."""
+
+    def changed(self, cell: Cell, state: State, running: bool) -> None:
+        """A cell has another state, or has begun to run here."""
+
+    def tick(self) -> None:
+        """Some time has passed."""
+
+
+class Runner:
+    """Runs cells, some at a time; one that fails stops no other.
+
+    Args:
+        folder: Where they are.
+        jobs: How many at a time, each on its share of the cores and, in turn, on one of the GPUs.
+        watcher: Is told of them.
+        gpus: The machine's GPUs, as ``CUDA_VISIBLE_DEVICES`` names them.
+    """
+
+    def __init__(self, folder: BenchFolder, jobs: int, watcher: Watcher, gpus: Sequence[str] = ()) -> None:
+        self._folder, self._watcher = folder, watcher
+        self._free = deque(_environments(jobs, gpus))
+        self._running: dict[subprocess.Popen[bytes], tuple[Cell, dict[str, str]]] = {}
+
+    def run(self, cells: Sequence[Cell]) -> None:
+        """Run all that are neither finished nor at work elsewhere.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; the runs were stopped and are saved.
+        """
+        waiting = deque(cells)
+        try:
+            while waiting or self._running:
+                while waiting and self._free:
+                    self._begin(waiting.popleft())
+                self._end_finished()
+                self._watcher.tick()
+                time.sleep(_PAUSE)
+        except KeyboardInterrupt:
+            self._stop()
+            raise Interrupted(
+                f"stopped; what was done is in {self._folder.path}", "The same command goes on from there."
+            ) from None
+
+    def _begin(self, cell: Cell) -> None:
+        # As late as this: another machine may have finished or begun it in the meantime.
+        state = self._folder.state(cell)
+        if state in (State.FINISHED, State.BUSY):
+            self._watcher.changed(cell, state, False)
+            return
+        self._folder.failure(cell).unlink(missing_ok=True)
+        environment = self._free.popleft()
+        spec, run = self._folder.spec(cell), self._folder.run(cell)
+        with self._folder.log(cell).open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", COMMAND, "run", str(spec), "--output", str(run), "--resume=auto"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops them in order
+            )
+        self._running[process] = cell, environment
+        self._watcher.changed(cell, state, True)
+
+    def _end_finished(self) -> None:
+        for process in [process for process in self._running if process.poll() is not None]:
+            cell, environment = self._running.pop(process)
+            self._free.append(environment)
+            state = self._folder.state(cell)
+            if state not in (State.FINISHED, State.BUSY):
+                write_whole(self._folder.failure(cell), failure(self._folder.log(cell), process.returncode))
+                state = State.FAILED
+            self._watcher.changed(cell, state, False)
+
+    def _stop(self) -> None:
+        """Let the runs save themselves; a second Ctrl-C does not wait for that."""
+        for process in self._running:
+            process.send_signal(signal.SIGTERM)
+        try:
+            for process in self._running:
+                process.wait()
+        except KeyboardInterrupt:
+            for process in self._running:
+                process.kill()
+
+
+def failure(log: Path, code: int) -> str:
+    """What a failed run says of itself: its error, else its last words."""
+    text = ""
+    with suppress(OSError):
+        text = log.read_text(errors="replace")
+    if found := re.search(r"^Error(?: on rank \d+)?: (.*)\Z", text, re.MULTILINE | re.DOTALL):
+        return found[1]
+    end = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    hint = " (the system may be short of memory)" if code == -signal.SIGKILL else ""
+    return "\n".join([end + hint, *text.splitlines()[-_TAIL:]]) + "\n"
+
+
+def _environments(jobs: int, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """For each of the processes: its share of the cores and its GPU, unless the user says otherwise."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))}
+    devices: list[Mapping[str, str]] = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{}]
+    return [{**threads, **devices[job % len(devices)]} for job in range(jobs)]

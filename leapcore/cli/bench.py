@@ -1,0 +1,119 @@
+"""``leapcore bench``: run a matrix of teachers, students, methods and seeds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from leapcore.cli.common import Overrides, console
+from leapcore.errors import BenchError, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from leapcore.bench.folder import BenchFolder
+    from leapcore.bench.matrix import Cell
+    from leapcore.bench.runner import Watcher
+
+
+def bench(
+    source: Annotated[str, typer.Argument(metavar="SPEC", help="The YAML file of a benchmark.")],
+    set_: Overrides = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Folder for the results; bench/<name> if not given."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="How many cells run at a time.")] = 1,
+    part: Annotated[
+        str, typer.Option(metavar="I/N", help="Run every N-th cell only, from the I-th (0 is the first).")
+    ] = "0/1",
+    list_: Annotated[bool, typer.Option("--list", help="Check and show all cells; run nothing.")] = False,
+    slurm: Annotated[bool, typer.Option(help="Print a job array for sbatch; run nothing.")] = False,
+) -> None:
+    """Run all cells of a matrix that are not finished yet, and draw the report.
+
+    Interrupted, it goes on where it was; several machines that see the folder can share the work.
+    """
+    from leapcore.bench.board import LEGEND, Board
+    from leapcore.bench.checks import check_models
+    from leapcore.bench.folder import BenchFolder
+    from leapcore.bench.matrix import cells as all_cells
+    from leapcore.bench.slurm import script
+    from leapcore.bench.spec import load_bench
+
+    terminal, wanted = console(), load_bench(source)
+    cells = all_cells(wanted, set_ or [])
+    mine = _part(cells, part)
+    folder = BenchFolder(output or Path("bench") / wanted.name)
+    with terminal.status("checking"):
+        check_models(cells)
+        folder.check(cells)
+        if not list_:
+            folder.open(wanted, source, cells)
+    if slurm:
+        command = ["leapcore", "bench", source, *(f"--set={one}" for one in set_ or []), f"--jobs={jobs}"]
+        sys.stdout.write(script(wanted.name, len(cells), folder.path, [*command, f"--output={folder.path}"]))
+        return
+    with Board(terminal, folder, cells, mine, jobs) as board:
+        if not list_:
+            _run(folder, cells, mine, jobs, board)
+    terminal.print(board.table(), LEGEND)
+    if not list_:
+        _close(terminal, folder, cells, mine)
+
+
+def _part(cells: Sequence[Cell], part: str) -> Sequence[Cell]:
+    first, slash, count = part.partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal() and int(first) < int(count)):
+        raise SpecError(
+            f"--part {part}: not of the form I/N", "Write 0/2 and 1/2 to share among two machines."
+        )
+    return cells[int(first) :: int(count)]
+
+
+def _run(
+    folder: BenchFolder, cells: Sequence[Cell], mine: Sequence[Cell], jobs: int, watcher: Watcher
+) -> None:
+    """Run what is left; whatever ends that, the rows are written."""
+    from leapcore.bench.runner import Runner
+    from leapcore.engine.signals import raise_at_sigterm
+    from leapcore.report.results import write_rows
+
+    raise_at_sigterm()
+    try:
+        Runner(folder, jobs, watcher, _gpus()).run(mine)
+    finally:
+        write_rows(folder.path)
+
+
+def _gpus() -> list[str]:
+    """This machine's GPUs that the user has not kept back."""
+    import torch
+
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [gpu for gpu in allowed.split(",") if gpu]
+    return [str(gpu) for gpu in range(torch.cuda.device_count())]
+
+
+def _close(terminal: Console, folder: BenchFolder, cells: Sequence[Cell], mine: Sequence[Cell]) -> None:
+    """Draw the report; end with an error if cells failed."""
+    from leapcore.bench.folder import State
+    from leapcore.report import write_report
+
+    terminal.print(f"report: {write_report(folder.path)}", markup=False, highlight=False, soft_wrap=True)
+    states = {cell.name: folder.state(cell) for cell in cells}
+    failed = [cell.name for cell in mine if states[cell.name] is State.FAILED]
+    if failed:
+        raise BenchError(
+            f"{len(failed)} of {len(mine)} cells failed: {', '.join(failed)}",
+            f"Why is in {folder.path / 'logs'}; the same command tries them again.",
+        )
+    if State.BUSY in states.values():
+        terminal.print("some cells are at work elsewhere; draw the report again when they have finished")
