@@ -86,6 +86,25 @@ class TargetChange:
     teacher: str = "teacher"
 
 
+@dataclass(frozen=True)
+class CkaMap:
+    """How alike the layers of the student and of one teacher are, at one moment.
+
+    Attributes:
+        teacher: The teacher, by its name in the spec.
+        images: How many images were looked at.
+        student_layers: Names of the student's layers, shallow to deep.
+        teacher_layers: Names of the teacher's.
+        cka: Linear CKA by student layer, then teacher layer.
+    """
+
+    teacher: str
+    images: int
+    student_layers: list[str]
+    teacher_layers: list[str]
+    cka: list[list[float]]
+
+
 @dataclass
 class RunReport:
     """What a run achieved, as ``summary.json`` holds it.
@@ -102,6 +121,8 @@ class RunReport:
         curriculum: Every change of target, the first included.
         student: Folder, parameters and the line of Python that loads it.
         teachers: Parameters and depth of each teacher, by its name.
+        machine: Versions of leapcore, torch, timm, deepspeed and python; platform, device (a GPU's name, or
+            cpu), processes and threads. Empty in a summary of an earlier leapcore.
     """
 
     name: str
@@ -114,3 +135,4 @@ class RunReport:
     student: dict[str, Any]
     teachers: dict[str, dict[str, Any]]
     curriculum: list[TargetChange] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from leapcore.events import RunReport, RunStart, TargetChange
+    from leapcore.events import CkaMap, RunReport, RunStart, TargetChange
     from leapcore.registry import Registry
 
 PROJECT = "leapcore"
@@ -72,6 +72,11 @@ def leapcore_metrics(step: int, metrics: dict[str, Any]) -> None:
 @hookspec
 def leapcore_target_changed(event: TargetChange) -> None:
     """The curriculum moved to another layer."""
+
+
+@hookspec
+def leapcore_cka_map(step: int, maps: list[CkaMap]) -> None:
+    """The student's layers were compared with each teacher's (``evaluate.cka_map``) after so many steps."""
 
 
 @hookspec

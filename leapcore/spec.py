@@ -237,6 +237,11 @@ class EvaluateSpec(Section):
 
     knn: Moment = Field("end", description="k-nearest-neighbour accuracy of the pooled features.")
     linear: Literal["end", "never"] = Field("end", description="Accuracy of a linear probe.")
+    cka_map: Moment = Field(
+        "never",
+        description="Linear CKA of each layer of the student with each of the teacher's, on the tokens of "
+        "256 validation images; with a duration also before the first step and at the end (cka_maps.jsonl).",
+    )
     retrieval: list[str] = Field(
         [],
         description="Folders of revisited Oxford or Paris for instance retrieval at the end.",

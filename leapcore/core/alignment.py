@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # Relative to the largest value, float32 rounding leaves about this much of a column that is constant.
-_CONSTANT = 1e-6
+CONSTANT = 1e-6
 
 
 class Parts(Protocol):
@@ -58,18 +58,19 @@ class _Pair(NamedTuple):
 
 def _prepared(x: Tensor, y: Tensor, rows: int, parts: Parts) -> _Pair:
     both = [features.detach().float() for features in (x, y)]
-    largest = parts.max(torch.stack([_largest(features) for features in both]))
+    largest = parts.max(torch.stack([largest_entry(features) for features in both]))
     scales = largest.clamp_min(torch.finfo(torch.float32).tiny)
     both = [features / scale for features, scale in zip(both, scales, strict=True)]
     means = parts.sum(torch.cat([features.sum(0) for features in both])) / rows
     for features, mean in zip(both, means.split([x.shape[1], y.shape[1]]), strict=True):
         features -= mean
     sizes = [torch.linalg.vector_norm(features).square() / features.shape[1] for features in both]
-    constant = parts.sum(torch.stack(sizes)) <= _CONSTANT**2 * rows
+    constant = parts.sum(torch.stack(sizes)) <= CONSTANT**2 * rows
     return _Pair(both[0], both[1], constant.any())
 
 
-def _largest(features: Tensor) -> Tensor:
+def largest_entry(features: Tensor) -> Tensor:
+    """The largest absolute entry of a matrix; 0 where it has no rows."""
     if not len(features):
         return features.new_zeros(())
     least, most = features.aminmax()

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from leapcore.engine.images import Fault, Skipped, read, read_or_next
 from leapcore.engine.loading import Batch, loader, watched
@@ -170,8 +170,16 @@ class _Views(Dataset[Any]):
         return seeded_view(self.view, sample.image, seed), sample.label, sample.faults
 
 
-def evaluation_batches(images: Any, data: DataSpec, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def evaluation_batches(
+    images: Any, data: DataSpec, batch_size: int, places: Sequence[int] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Plain batches in order, without images that cannot be read: (bytes (B, 3, H, W), labels (B,)).
+
+    Args:
+        images: A data set or a stream of (image, label).
+        data: The spec's data section.
+        batch_size: Images per batch.
+        places: Which images of a data set; all of them if None, and of a stream in any case.
 
     Raises:
         DataError: More images than ``data.skip_limit`` allows cannot be read.
@@ -182,7 +190,10 @@ def evaluation_batches(images: Any, data: DataSpec, batch_size: int) -> Iterator
         stream = with_transform(images, view, workers)
         yield from watched(iter(loader(stream, workers, 0, batch_size=batch_size)), workers)
         return
-    plain, collate = _Plain(images, view), _PlainCollate(data.image_size)
+    plain: Dataset[Any] = _Plain(images, view)
+    if places is not None:
+        plain = Subset(plain, places)
+    collate = _PlainCollate(data.image_size)
     batches = loader(plain, data.workers, 0, batch_size=batch_size, collate_fn=collate)
     for batch in watched(iter(batches), data.workers):
         skipped.add(batch.faults)
@@ -191,6 +202,51 @@ def evaluation_batches(images: Any, data: DataSpec, batch_size: int) -> Iterator
             yield batch.pixels, batch.labels
     for name, reason in skipped.reasons.items():
         logger.warning("left out of the evaluation: %s: %s", name, reason)
+
+
+def evaluation_sample(images: Any, data: DataSpec, size: int) -> Tensor:
+    """Plain views of the first images; of evenly spaced ones, if the first are all of one class.
+
+    Args:
+        images: A data set or a stream of (image, label).
+        data: The spec's data section.
+        size: How many images; fewer where there are fewer, or some cannot be read.
+
+    Returns:
+        Bytes (n, 3, H, W), the same in every call.
+
+    A stream is read up to the last image that is taken.
+    """
+    pixels, labels = _taken(images, data, range(min(size, len(images))))
+    if len(labels.unique()) < 2 and len(images) > size:
+        pixels, _ = _taken(images, data, [number * len(images) // size for number in range(size)])
+    return pixels
+
+
+def _taken(images: Any, data: DataSpec, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The images at these places, in rising order, and their labels."""
+    batches: Iterable[Any] = evaluation_batches(images, data, 32, places)
+    if isinstance(images, IterableDataset):
+        batches = _picked(batches, places)
+    empty = (
+        torch.empty(0, 3, data.image_size, data.image_size, dtype=torch.uint8),
+        torch.empty(0, dtype=torch.long),
+    )
+    pixels, labels = zip(empty, *batches, strict=True)
+    return torch.cat(pixels), torch.cat(labels)
+
+
+def _picked(
+    batches: Iterable[tuple[Tensor, Tensor]], places: Sequence[int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of a stream's batches what lies at these places."""
+    begin = 0
+    for pixels, labels in batches:
+        here = [place - begin for place in places if begin <= place < begin + len(labels)]
+        yield pixels[here], labels[here]
+        begin += len(labels)
+        if begin > max(places, default=-1):
+            return
 
 
 class _Plain(Dataset[Any]):

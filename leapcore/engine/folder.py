@@ -12,6 +12,7 @@ from leapcore.engine import lock
 from leapcore.engine.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.lock import FolderLock
 from leapcore.engine.results import (
+    CKA_MAPS,
     FILES,
     MARKS,
     METRICS,
@@ -136,7 +137,8 @@ class RunFolder:
             if self.resumes:
                 self.checkpoints.point_at(self.resumes)
                 (self.path / SUMMARY).unlink(missing_ok=True)  # it tells of an earlier end
-                self._cut(METRICS, lambda line: came_before(line, step, trained=trained))
+                for name in (METRICS, CKA_MAPS):
+                    self._cut(name, lambda line: came_before(line, step, trained=trained))
                 self._cut(SKIPPED, lambda line: step_of_skipped(line) < step)
                 self._write_spec(spec)
                 return

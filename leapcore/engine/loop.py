@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from leapcore.core.distiller import Distillation, merged
-from leapcore.core.duration import Duration
 from leapcore.engine.agreement import Heard, hear, hear_of_faults
 from leapcore.engine.booking import book_calibration, book_found, book_step
 from leapcore.engine.cache.segments import Stamp
-from leapcore.engine.evaluate import student_knn
 from leapcore.engine.figures import Figures, peak_memory
 from leapcore.engine.host import ToHost
+from leapcore.engine.midway import evaluate_midway
 from leapcore.engine.ranks import shared
 from leapcore.engine.saving import Saver
 from leapcore.engine.setup import Parts
@@ -197,16 +196,13 @@ class Loop:
         return scores
 
     def _after_step(self) -> None:
-        parts, every = self.parts, self.parts.spec.evaluate.knn
-        per_epoch, done = parts.batches.steps_per_epoch, self.step == parts.total_steps
+        parts, done = self.parts, self.step == self.parts.total_steps
         if self.step % parts.spec.train.log_every == 0 or done:
             self._report_metrics()
-        if self.step % per_epoch == 0:
+        if self.step % parts.batches.steps_per_epoch == 0:
             self._end_epoch()
-        # After the last step comes the final evaluation, which measures the same.
-        due = isinstance(every, Duration) and self.step % every.in_steps(per_epoch) == 0 and not done
-        if due and (found := student_knn(parts)):
-            self.hooks.leapcore_metrics(step=self.step, metrics=found)
+        if not done:  # after the last step come the final evaluations, which measure the same
+            evaluate_midway(parts, self.step, self.hooks)
 
     def _end_epoch(self) -> None:
         layers = self._targets()

@@ -9,15 +9,15 @@ from pathlib import Path
 
 # All that a run writes. Nothing else is ever deleted.
 SPEC, STUDENT = "spec.yaml", "student"
-METRICS = "metrics.jsonl"
+METRICS, CKA_MAPS = "metrics.jsonl", "cka_maps.jsonl"
 SKIPPED, SUMMARY = "skipped.log", "summary.json"
-FILES = (SPEC, METRICS, SUMMARY, SKIPPED)
+FILES = (SPEC, METRICS, CKA_MAPS, SUMMARY, SKIPPED)
 FOLDERS = ("tensorboard", STUDENT, "checkpoints", "exports")
 MARKS = (SPEC, METRICS)  # a spec alone may be the user's own
 
 
 def came_before(line: str, step: int, *, trained: bool) -> bool:
-    """Whether a line of metrics was written before the checkpoint of a step; half a line was not."""
+    """Whether a line of metrics or maps was written before the checkpoint of a step; half a line was not."""
     try:
         told = json.loads(line)
         final = trained and told["step"] == step and not {"loss", "event"} & told.keys()

@@ -9,10 +9,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from leapcore.core.duration import Duration
+from leapcore.engine.cka_maps import tell_cka_maps
 from leapcore.engine.evaluate import current_student, final_accuracies
 from leapcore.engine.faults import machine_faults_told
 from leapcore.engine.folder import Elsewhere, RunFolder
 from leapcore.engine.loop import Loop
+from leapcore.engine.machine import machine
 from leapcore.engine.ranks import join, shared
 from leapcore.engine.resume import check_changes, check_length
 from leapcore.engine.saving import Saver, restore
@@ -21,7 +24,7 @@ from leapcore.engine.signals import Sigterm
 from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
-from leapcore.listeners.files import JsonLines, SkippedLog, TensorBoard
+from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, TensorBoard
 from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
 
@@ -109,6 +112,8 @@ def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -
     """Whatever ends the training after its first step, the student so far and a summary are written."""
     parts, ranks = loop.parts, loop.parts.ranks
     loop.hooks.leapcore_run_started(start=_start(loop, folder))
+    if loop.step == 0 and isinstance(parts.spec.evaluate.cka_map, Duration):
+        tell_cka_maps(parts, 0, loop.hooks)
     try:
         loop.fit(saver)
     except BaseException as error:
@@ -121,6 +126,8 @@ def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -
     if loop.stopped:
         loop.hooks.leapcore_run_finished(report=report)
         raise shared(_stopped(loop, folder, saver))
+    if parts.spec.evaluate.cka_map != "never":
+        tell_cka_maps(parts, loop.step, loop.hooks)
     accuracy = ranks.together(lambda: final_accuracies(parts) if ranks.first else {})
     report.accuracy = ranks.told_by_first(accuracy)
     if report.accuracy:
@@ -207,6 +214,7 @@ def _report(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport
             for name, facts in parts.teacher_facts.items()
         },
         curriculum=loop.changes,
+        machine=machine(parts.ranks.size, parts.device),
     )
 
 
@@ -217,7 +225,8 @@ def _told(loop: Loop, folder: RunFolder | Elsewhere, listeners: Sequence[Any]) -
         loop.hooks = Nobody()
         yield
         return
-    own = [JsonLines(folder.path), SkippedLog(folder.path), TensorBoard(folder.path, loop.step)]
+    files = [kind(folder.path) for kind in (JsonLines, CkaMapLines, SkippedLog)]
+    own = [*files, TensorBoard(folder.path, loop.step)]
     manager = installed_plugins().manager
     with ExitStack() as stack:
         for listener in reversed([*own, *listeners]):

@@ -8,11 +8,13 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from leapcore._version import __version__
 from leapcore.compat import keep_freed_memory
@@ -27,7 +29,7 @@ from leapcore.engine.checkpoint import Checkpoint
 from leapcore.engine.compiling import compile_blocks
 from leapcore.engine.components import backbone, build_teacher, image_splits, lr_schedule
 from leapcore.engine.costs import student_macs
-from leapcore.engine.data import TrainingBatches
+from leapcore.engine.data import TrainingBatches, evaluation_sample
 from leapcore.engine.deepspeed import Engine, device, engine_config
 from leapcore.engine.ranks import Ranks, join
 from leapcore.engine.resume import flat
@@ -40,6 +42,8 @@ from leapcore.events import ModelFacts
 from leapcore.spec import BackboneSpec, Spec
 
 logger = logging.getLogger(__name__)
+
+MAP_IMAGES = 256  # on which the layers' alignments are mapped
 
 _AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -93,6 +97,11 @@ class Parts:
             yield
         finally:
             matmul.allow_tf32 = before
+
+    @cached_property
+    def map_sample(self) -> Tensor:
+        """Validation images for the maps of CKA: bytes (n, 3, H, W), read when first asked for."""
+        return evaluation_sample(self.splits.val, self.spec.data, MAP_IMAGES)
 
     @property
     def student_spec(self) -> BackboneSpec:

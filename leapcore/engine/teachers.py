@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from leapcore.core.alignment import ALIGNMENTS, WHOLE
 from leapcore.core.distiller import Distillation
+from leapcore.core.features import LayerFeatures
 from leapcore.core.flops import LayerMacs
 from leapcore.core.matching import Comparison, Match, TeacherFeatures
 from leapcore.core.provider import LayerFeatureProvider
@@ -135,6 +136,16 @@ class Teacher:
         """The pairs of layers while the target is the deepest that the curriculum may choose."""
         return self.match.target.pairs(self.match.target.choices - 1)
 
+    def each_layer(self, pixels: Tensor) -> Iterator[LayerFeatures]:
+        """One layer's normalised features after the other, with two layers at most in the device's memory.
+
+        Args:
+            pixels: (B, 3, H, W) in [0, 1].
+        """
+        for layer, features in enumerate(self.provider.iter_layers(self.provider.prepare(pixels))):
+            self.resident.keep([layer, layer + 1])
+            yield self.match.target_norm(self.provider, features, layer)
+
     @torch.no_grad()
     def calibrate(self, distiller: Callable[..., Distillation], pixels: Tensor) -> tuple[list[float], int]:
         """The student's alignment with every layer, in one pass of the teacher, and what scoring took.
@@ -143,10 +154,7 @@ class Teacher:
             A score per layer that the curriculum may choose, and the MACs of measuring them all.
         """
         scores, macs = [], 0
-        layers = self.provider.iter_layers(self.provider.prepare(pixels))
-        for layer, features in zip(range(self.match.target.choices), layers, strict=False):
-            self.resident.keep([layer, layer + 1])
-            features = self.match.target_norm(self.provider, features, layer)
+        for _, features in zip(range(self.match.target.choices), self.each_layer(pixels), strict=False):
             result = distiller(pixels, {self.name: TeacherFeatures([features])})
             comparison = result.comparisons[self.name]
             scores.append(self.score(comparison).item())

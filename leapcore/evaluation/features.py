@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -28,20 +29,32 @@ def extract_features(
     provider: LayerFeatureProvider, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
 ) -> Features:
     """Run a backbone in eval mode over plain batches of bytes (B, 3, H, W) with labels."""
-    was_training = provider.training
-    half = (torch.bfloat16, torch.float16)  # in which a frozen teacher's matrices may be
-    kind = next((weight.dtype for weight in provider.parameters() if weight.dtype in half), None)
-    provider.eval()
     vectors, labels = [], []
-    try:
+    with evaluating(provider):
         for pixels, batch_labels in batches:
             images = provider.prepare(pixels.to(device, non_blocking=True).float() / 255)
-            # A compiled backbone would be compiled anew for eval mode, and again for a smaller last batch.
-            stance = torch.compiler.set_stance("eager_on_recompile")
-            with stance, torch.autocast(device.type, kind, enabled=kind is not None):
+            with own_precision(provider, device):
                 (last,) = provider(images, [len(provider.layers) - 1])
             vectors.append(last.pooled.float())
             labels.append(batch_labels.to(device))
+    return Features(torch.cat(vectors), torch.cat(labels))
+
+
+@contextmanager
+def evaluating(provider: LayerFeatureProvider) -> Iterator[None]:
+    """A backbone in eval mode, as a context; after it, its mode is what it was."""
+    was_training = provider.training
+    provider.eval()
+    try:
+        # A compiled backbone would be compiled anew for eval mode, and again for a smaller last batch.
+        with torch.compiler.set_stance("eager_on_recompile"):
+            yield
     finally:
         provider.train(was_training)
-    return Features(torch.cat(vectors), torch.cat(labels))
+
+
+def own_precision(provider: LayerFeatureProvider, device: torch.device) -> torch.autocast:
+    """A context in the precision that a backbone's weights ask for: autocast where some have 16 bits."""
+    half = (torch.bfloat16, torch.float16)  # in which a frozen teacher's matrices may be
+    kind = next((weight.dtype for weight in provider.parameters() if weight.dtype in half), None)
+    return torch.autocast(device.type, kind, enabled=kind is not None)

@@ -1,4 +1,4 @@
-"""A run's metrics in files: JSON lines, and TensorBoard events."""
+"""What a run tells, in files: JSON lines, and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from leapcore.events import TargetChange
+from leapcore.events import CkaMap, TargetChange
 from leapcore.hookspecs import hookimpl
 
 
@@ -41,8 +41,20 @@ class JsonLines:
         self._write({"event": "target_changed", **asdict(event)})
 
     def _write(self, record: dict[str, Any]) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        _append(self._path, record)
+
+
+class CkaMapLines:
+    """``cka_maps.jsonl``: a line per moment and teacher."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "cka_maps.jsonl"
+
+    @hookimpl
+    def leapcore_cka_map(self, step: int, maps: list[CkaMap]) -> None:
+        """Add the maps."""
+        for found in maps:
+            _append(self._path, {"step": step, **asdict(found)})
 
 
 class TensorBoard:
@@ -68,3 +80,8 @@ class TensorBoard:
     def close(self) -> None:
         """Write what is buffered."""
         self._writer.close()
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")

@@ -39,7 +39,7 @@ RUNS = {
     "stage0": WALK,
     "stage1": [*WALK, "engine.zero_stage=1"],
     "stage2": [*WALK, "engine.zero_stage=2"],
-    "stage3": [*WALK, "engine.zero_stage=3", "evaluate.knn=end"],
+    "stage3": [*WALK, "engine.zero_stage=3", "evaluate={knn: end, cka_map: 3st}"],
     "parts": [*WALK, "engine.accumulate=2", "engine.gradient_checkpointing=true"],
     "sigreg": [*WALK, "objective.sigreg=0.1"],
     "sampled": SAMPLED,
@@ -74,7 +74,11 @@ def two(spec, tmp_path_factory):
 def one(spec, tmp_path_factory):
     """Runs of one process: their losses, alignments and targets, step by step."""
     output = tmp_path_factory.mktemp("one")
-    runs = {"walk": WALK, "sigreg": [*WALK, "objective.sigreg=0.1"], "sampled": SAMPLED}
+    runs = {
+        "walk": [*WALK, "evaluate.cka_map=3st"],
+        "sigreg": [*WALK, "objective.sigreg=0.1"],
+        "sampled": SAMPLED,
+    }
     runs["cached"] = [*CACHED, f"cache.folder={output}/cache"]
     for name, overrides in runs.items():
         run(load_spec(spec, overrides), output=output / name)
@@ -182,6 +186,16 @@ def test_partitioned_weights_are_exported_whole(two, one):
     assert ours.keys() == theirs.keys()
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
     assert "knn" in json.loads((two / "stage3" / "summary.json").read_text())["accuracy"]
+
+
+def test_maps_of_partitioned_weights_are_those_of_one_process(two, one):
+    theirs, ours = (
+        [json.loads(line) for line in (folder / "cka_maps.jsonl").read_text().splitlines()]
+        for folder in (two / "stage3", one / "walk")
+    )
+    assert [line["step"] for line in theirs] == [line["step"] for line in ours] == [0, 3, 6]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(torch.tensor(other["cka"]), torch.tensor(mine["cka"]), atol=1e-4)
 
 
 def test_a_stream_is_not_shared_out_twice(two):
