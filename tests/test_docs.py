@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from leapcore import load_spec
+from leapcore.bench.matrix import cells
+from leapcore.bench.spec import load_bench
 from leapcore.recipes import recipe_text
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +17,18 @@ README = (ROOT / "README.md").read_text()
 def test_the_spec_in_the_readme_is_the_quickstart():
     blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert recipe_text("quickstart") in blocks
+
+
+def test_the_spec_of_a_benchmark_in_the_docs_is_one(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/bench.md").read_text(), re.DOTALL)
+    (tmp_path / "bench.yaml").write_text(block)
+    assert len(cells(load_bench(str(tmp_path / "bench.yaml")))) == 7
+
+
+@pytest.mark.parametrize("name", ["digits", "spec", "ablations"])
+def test_the_transfer_benchmark_is_sound(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert all(cell.spec.name for cell in cells(load_bench(f"benchmarks/transfer/{name}.yaml")))
 
 
 def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
@@ -31,6 +45,7 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "README.md",
         "CONTRIBUTING.md",
         "docs/architecture.md",
+        "docs/bench.md",
         "docs/cache.md",
         "docs/log.md",
         "docs/method.md",
