@@ -54,6 +54,8 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "docs/plugins.md",
         "docs/backbones.md",
         "docs/scaling.md",
+        "docs/transfer.md",
+        "docs/report.md",
         "docs/security.md",
     ],
 )

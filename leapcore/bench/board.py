@@ -76,7 +76,8 @@ class Board:
         if running:
             self._began[cell.name] = time.monotonic()
             return
-        seconds = time.monotonic() - self._began.pop(cell.name, time.monotonic())
+        now = time.monotonic()
+        seconds = now - self._began.pop(cell.name, now)
         self._open.discard(cell.name)
         self._note(cell)
         if state is State.FAILED or not self._console.is_terminal:
@@ -103,6 +104,8 @@ class Board:
 
     def _line(self, cell: Cell, state: State, seconds: float) -> str:
         done = f"[{self._total - len(self._open)}/{self._total}] {cell.name}: {state.value}"
+        if state is State.BUSY:
+            return f"{done}, another process has it"
         if state is State.FAILED:
             reason = self._folder.failure(cell).read_text().strip()
             return f"{done}: {reason} (see {self._folder.log(cell)})"
