@@ -58,6 +58,10 @@ class OutputError(LeapcoreError):
     """The output folder cannot take this run."""
 
 
+class ReportError(LeapcoreError):
+    """A folder holds nothing to report of, or cannot take the report."""
+
+
 class CountingError(LeapcoreError):
     """An operator's cost is not known, so a FLOPs figure would be a guess."""
 

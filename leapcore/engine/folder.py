@@ -15,6 +15,7 @@ from leapcore.engine.results import (
     FILES,
     MARKS,
     METRICS,
+    REPORTS,
     SKIPPED,
     SPEC,
     STUDENT,
@@ -134,7 +135,8 @@ class RunFolder:
             self.checkpoints.clean()
             if self.resumes:
                 self.checkpoints.point_at(self.resumes)
-                (self.path / SUMMARY).unlink(missing_ok=True)  # it tells of an earlier end
+                for name in (SUMMARY, *REPORTS):  # they tell of an earlier end
+                    (self.path / name).unlink(missing_ok=True)
                 self._cut(METRICS, lambda line: came_before(line, step, trained=trained))
                 self._cut(SKIPPED, lambda line: step_of_skipped(line) < step)
                 self._write_spec(spec)

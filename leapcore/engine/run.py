@@ -22,6 +22,7 @@ from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
 from leapcore.listeners.files import JsonLines, SkippedLog, TensorBoard
+from leapcore.listeners.report import ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
 
@@ -217,7 +218,8 @@ def _told(loop: Loop, folder: RunFolder | Elsewhere, listeners: Sequence[Any]) -
         loop.hooks = Nobody()
         yield
         return
-    own = [JsonLines(folder.path), SkippedLog(folder.path), TensorBoard(folder.path, loop.step)]
+    path = folder.path
+    own = [JsonLines(path), SkippedLog(path), TensorBoard(path, loop.step), ReportPage(path)]
     manager = installed_plugins().manager
     with ExitStack() as stack:
         for listener in reversed([*own, *listeners]):
