@@ -25,7 +25,7 @@ class ReportPage:
         try:
             from leapcore.report.run_report import run_document
             from leapcore.report.runs import Run
-            from leapcore.report.write import write_page
+            from leapcore.report.writing import write_page
 
             write_page(run_document(Run(self._folder)), self._folder)
         except Exception as error:

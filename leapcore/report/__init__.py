@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from leapcore.report.write import Written, write
+from leapcore.report.writing import Written, write
 
 __all__ = ["Written", "write"]

@@ -15,10 +15,10 @@ from leapcore.report.results import Cell, Pair, Results
 from leapcore.report.settings import method_differences
 from leapcore.report.shared import (
     AVERAGED,
-    CKA,
     CURVES,
     WALK,
     cka_panels,
+    cka_picture,
     learning_plots,
     versions,
     walk_plots,
@@ -99,8 +99,9 @@ def _maps(results: Results) -> list[Block]:
     """A picture per pair: the first is open, the others unfold."""
     found = [(pair, panels) for pair in results.pairs if (panels := _maps_of(results, pair))]
     return [
-        Picture(f"{pair}. {CKA}", panels, folded=index > 0, title=str(pair), wide=15)
+        picture
         for index, (pair, panels) in enumerate(found)
+        for picture in cka_picture(panels, str(pair), folded=index > 0)
     ]
 
 
@@ -109,7 +110,7 @@ def _maps_of(results: Results, pair: Pair) -> list[str]:
     for method in results.methods:
         having = [cell for cell in results.of(pair, method) if cell.run.maps]
         for cell in having[:1]:
-            panels += cka_panels(cell.run, f"{pair}\n{method}, seed {cell.plan.seed}, ")
+            panels += cka_panels(cell.run, f"{method}, seed {cell.plan.seed}, ")
     return panels
 
 

@@ -45,10 +45,14 @@ class Figure(NamedTuple):
     """A figure of runs, as tables and captions name it."""
 
     name: str
+    title: str
     read: Callable[[Run], float]
 
 
-ACCURACIES = (Figure("kNN", accuracy("knn")), Figure("Linear probe", accuracy("linear")))
+ACCURACIES = (
+    Figure("kNN", "kNN", accuracy("knn")),
+    Figure("linear probe", "Linear probe", accuracy("linear")),
+)
 
 
 def against_baseline(results: Results, pair: Pair, method: str, figure: Figure) -> Estimate:
@@ -91,7 +95,7 @@ def _row(results: Results, pair: Pair, method: str) -> list[str]:
     row.append(percent(_mean(results, pair, method, saved_flops).mean, 1))
     if results.baseline:
         row.append(
-            NOTHING if method == results.baseline else signed(_time_saved(results, pair, method).mean, 1)
+            NOTHING if method == results.baseline else percent(_time_saved(results, pair, method).mean, 1)
         )
     return row
 
@@ -149,7 +153,7 @@ def _differences(results: Results, figure: Figure) -> list[Picture]:
         method: {pair: against_baseline(results, pair, method, figure) for pair in results.pairs}
         for method in results.others
     }
-    caption = f"{figure.name} accuracy: difference to {results.baseline}, {_DIFFERENCE}"
+    caption = f"{figure.title} accuracy: difference to {results.baseline}, {_DIFFERENCE}"
     return _heat_picture(results, found, caption, marked=True)
 
 
@@ -194,7 +198,7 @@ def trade_offs(results: Results, looks: dict[str, Style], legend: list[tuple[str
         points = {str(pair): _points(results, pair, figure, looks) for pair in results.pairs}
         panels = [against_flops(pair, p, f"{figure.name} accuracy, %") for pair, p in points.items() if p]
         if panels:
-            pictures.append(Picture(f"{figure.name} accuracy {_TRADE_OFF}", panels, legend))
+            pictures.append(Picture(f"{figure.title} accuracy {_TRADE_OFF}", panels, legend))
     return pictures
 
 

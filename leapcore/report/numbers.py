@@ -7,7 +7,6 @@ import math
 from leapcore.report.statistics import Estimate
 
 NOTHING = "–"
-WORDS = {"higher": "better", "lower": "worse", "none": "≈", "": ""}
 
 
 def percent(share: float, digits: int = 2) -> str:

@@ -11,10 +11,10 @@ from leapcore.report.numbers import NOTHING, counted, flops, percent, seconds
 from leapcore.report.runs import Run
 from leapcore.report.shared import (
     AVERAGED,
-    CKA,
     CURVES,
     WALK,
     cka_panels,
+    cka_picture,
     learning_plots,
     small_multiples,
     versions,
@@ -32,7 +32,7 @@ def run_document(run: Run) -> Document:
         Section("Way through the teacher", _walk(run)),
         Section("Learning curves", _curves(run)),
         Section("Speed", _speed(run)),
-        Section("CKA of all layers", [*small_multiples(CKA, cka_panels(run, ""), wide=15)]),
+        Section("CKA of all layers", [*cka_picture(cka_panels(run, ""))]),
         Section("Settings", [Code(run.spec, "spec.yaml", folded=True)] if run.spec else []),
         Section("Versions and machine", [*versions([run])]),
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from leapcore.report.document import Picture, Table
 from leapcore.report.figures.curves import Line, Plot
-from leapcore.report.figures.maps import cka_map
+from leapcore.report.figures.maps import cka_map, cka_scale
 from leapcore.report.figures.style import Style
 from leapcore.report.numbers import NOTHING
 from leapcore.report.runs import CkaMap, Run
@@ -64,6 +64,13 @@ def cka_panels(run: Run, title: str) -> list[str]:
         moments = dict.fromkeys((0, (len(maps) - 1) // 2, len(maps) - 1))
         panels += [cka_map(f"{whose}step {maps[moment].step:,}", maps[moment]) for moment in moments]
     return panels
+
+
+def cka_picture(panels: list[str], title: str = "", *, folded: bool = False) -> list[Picture]:
+    """The maps with their scale; none without a map."""
+    caption = f"{title}. {CKA}" if title else CKA
+    legend = [("CKA from 0 to 1", cka_scale())]
+    return [Picture(caption, panels, legend, folded, title, wide=17)] if panels else []
 
 
 def versions(runs: Iterable[Run]) -> list[Table]:

@@ -86,8 +86,9 @@ class Browser:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
+        seen = len(self.events)
         self.ask("Page.navigate", url=page.resolve().as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events[seen:]):
             self.events.append(self._message())
         return self.ask("Runtime.evaluate", expression=MEASURES, returnByValue=True)["result"]["value"]
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_CKA: Any = {"cmap": "cividis", "vmin": 0, "vmax": 1}
 _CHARACTER = 0.075  # inches of a label
 
 
@@ -61,28 +62,27 @@ def _write(axes: Axes, tiles: Sequence[Sequence[Tile]], limit: float) -> None:
 
 
 def cka_map(title: str, found: CkaMap) -> str:
-    """CKA of every student layer (from below) with every teacher layer, 0 white, 1 dark."""
+    """CKA of every student layer (from below) with every teacher layer, coloured as :func:`cka_scale`."""
 
     def draw(figure: Figure) -> None:
-        axes = figure.add_axes((0.17, 0.17, 0.66, 0.66))
+        axes = figure.add_axes((0.16, 0.17, 0.8, 0.69))
         shape = (0.5, len(found.teacher_layers) + 0.5, 0.5, len(found.student_layers) + 0.5)
-        image = axes.imshow(
-            found.cka,
-            cmap="cividis",
-            vmin=0,
-            vmax=1,
-            origin="lower",
-            aspect="auto",
-            extent=shape,
-            interpolation="none",
-        )
+        axes.imshow(found.cka, origin="lower", aspect="auto", extent=shape, interpolation="none", **_CKA)
         axes.set(xlabel="teacher layer", ylabel="student layer")
         axes.set_title(title)
         axes.locator_params(nbins=6, integer=True)
-        bar = figure.colorbar(image, cax=figure.add_axes((0.86, 0.17, 0.035, 0.66)), ticks=[0, 0.5, 1])
-        bar.ax.tick_params(labelsize=8)
 
     label = " ".join(title.split("\n"))
-    return svg(
-        draw, (2.7, 2.7), f"{label}: CKA of {len(found.student_layers)} × {len(found.teacher_layers)} layers"
-    )
+    layers = f"{len(found.student_layers)} × {len(found.teacher_layers)} layers"
+    return svg(draw, (2.9, 2.7), f"{label}: CKA of {layers}")
+
+
+def cka_scale() -> str:
+    """The colours of CKA from 0 to 1."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.imshow([[step / 50 for step in range(51)]], aspect="auto", **_CKA)
+
+    return svg(draw, (1.2, 0.15), "dark blue to yellow")
