@@ -62,6 +62,10 @@ class BenchError(LeapcoreError):
     """Cells of a benchmark failed."""
 
 
+class ReportError(LeapcoreError):
+    """A folder holds nothing to report of, or cannot take the report."""
+
+
 class CountingError(LeapcoreError):
     """An operator's cost is not known, so a FLOPs figure would be a guess."""
 

@@ -74,12 +74,12 @@ def _asset(name: str) -> Path:
     return assets / name
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that nobody ever sees half of it.
 
     Raises:
         OSError: It cannot be written; what was there before is still there.
     """
     partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)

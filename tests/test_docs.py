@@ -52,10 +52,10 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "docs/paper.md",
         "docs/performance.md",
         "docs/plugins.md",
+        "docs/report.md",
         "docs/backbones.md",
         "docs/scaling.md",
         "docs/transfer.md",
-        "docs/report.md",
         "docs/security.md",
     ],
 )

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn, Optional
 
 import typer
 
-from leapcore.cli import backbones, bench, evaluate, export, plugins, recipes
+from leapcore.cli import backbones, bench, evaluate, export, plugins, recipes, report
 from leapcore.cli.common import Overrides, Source, console, fail, load
 from leapcore.engine.signals import Sigterm, raise_at_sigterm
 from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
@@ -27,6 +27,7 @@ app.add_typer(plugins.app, name="plugins")
 app.command("bench")(bench.bench)
 app.command("backbones")(backbones.backbones)
 app.command("export")(export.export)
+app.command("report")(report.report)
 
 
 @app.command()
@@ -70,12 +71,12 @@ def run(
         from leapcore.listeners.console import ConsoleListener
 
         listeners = [ConsoleListener(terminal)]
-        report = run_spec(spec, output=output, overwrite=overwrite, resume=resume, listeners=listeners)
+        done = run_spec(spec, output=output, overwrite=overwrite, resume=resume, listeners=listeners)
     except KeyboardInterrupt as stop:
         kind = Terminated if isinstance(stop, Sigterm) else Interrupted
         raise kind("stopped before the first step; nothing was left behind") from None
     if resume and not listeners[0].told and place().rank == 0:
-        terminal.print(f"{report.folder}: this run is finished, nothing was left to do", markup=False)
+        terminal.print(f"{done.folder}: this run is finished, nothing was left to do", markup=False)
 
 
 @app.command()

@@ -105,9 +105,9 @@ def _gpus() -> list[str]:
 def _close(terminal: Console, folder: BenchFolder, cells: Sequence[Cell], mine: Sequence[Cell]) -> None:
     """Draw the report; end with an error if cells failed."""
     from leapcore.bench.folder import State
-    from leapcore.report import write_report
+    from leapcore.report import write
 
-    terminal.print(f"report: {write_report(folder.path)}", markup=False, highlight=False, soft_wrap=True)
+    terminal.print(f"report: {write(folder.path).page}", markup=False, highlight=False, soft_wrap=True)
     states = {cell.name: folder.state(cell) for cell in cells}
     failed = [cell.name for cell in mine if states[cell.name] is State.FAILED]
     if failed:

@@ -16,6 +16,7 @@ from leapcore.engine.results import (
     FILES,
     MARKS,
     METRICS,
+    REPORTS,
     SKIPPED,
     SPEC,
     STUDENT,
@@ -136,7 +137,8 @@ class RunFolder:
             self.checkpoints.clean()
             if self.resumes:
                 self.checkpoints.point_at(self.resumes)
-                (self.path / SUMMARY).unlink(missing_ok=True)  # it tells of an earlier end
+                for name in (SUMMARY, *REPORTS):  # they tell of an earlier end
+                    (self.path / name).unlink(missing_ok=True)
                 for name in (METRICS, CKA_MAPS):
                     self._cut(name, lambda line: came_before(line, step, trained=trained))
                 self._cut(SKIPPED, lambda line: step_of_skipped(line) < step)

@@ -11,7 +11,8 @@ from pathlib import Path
 SPEC, STUDENT = "spec.yaml", "student"
 METRICS, CKA_MAPS = "metrics.jsonl", "cka_maps.jsonl"
 SKIPPED, SUMMARY = "skipped.log", "summary.json"
-FILES = (SPEC, METRICS, CKA_MAPS, SUMMARY, SKIPPED)
+REPORTS = ("report.html", "report.md")
+FILES = (SPEC, METRICS, CKA_MAPS, SUMMARY, SKIPPED, *REPORTS)
 FOLDERS = ("tensorboard", STUDENT, "checkpoints", "exports")
 MARKS = (SPEC, METRICS)  # a spec alone may be the user's own
 

@@ -25,6 +25,7 @@ from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
 from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, TensorBoard
+from leapcore.listeners.report import ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
 
@@ -225,8 +226,9 @@ def _told(loop: Loop, folder: RunFolder | Elsewhere, listeners: Sequence[Any]) -
         loop.hooks = Nobody()
         yield
         return
-    files = [kind(folder.path) for kind in (JsonLines, CkaMapLines, SkippedLog)]
-    own = [*files, TensorBoard(folder.path, loop.step)]
+    path = folder.path
+    files = [kind(path) for kind in (JsonLines, CkaMapLines, SkippedLog)]
+    own = [*files, TensorBoard(path, loop.step), ReportPage(path)]
     manager = installed_plugins().manager
     with ExitStack() as stack:
         for listener in reversed([*own, *listeners]):

@@ -1,0 +1,214 @@
+"""What a bench compares: methods with the baseline, pair by pair."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from leapcore.report.document import Block, Picture, Table
+from leapcore.report.figures.curves import Point, against_flops
+from leapcore.report.figures.maps import Tile, heat_map
+from leapcore.report.figures.style import Style
+from leapcore.report.numbers import NOTHING, counted, difference, level, percent, signed
+from leapcore.report.results import Pair, Results, accuracy, training_seconds
+from leapcore.report.runs import Run
+from leapcore.report.statistics import Estimate, estimate, paired, paired_saving
+
+_INTERVAL = "± is half the width of the 95 % interval of Student's t over the seeds; one seed has none."
+_PAIRED = (
+    "Differences are paired: method minus baseline, seed by seed, over the seeds that both finished. ≈ marks "
+    "differences whose interval holds 0. No interval is widened for the number of comparisons."
+)
+
+
+_DIFFERENCE = (
+    "in points, mean over the paired seeds. Blue is better, red is worse; ≈ stands where the 95 % interval "
+    "holds 0 (no clear difference), ? where there is one seed and so no interval."
+)
+_TIME = "Time is that of training, paired in the same way."
+_SAVED = (
+    "FLOPs of training saved against the teacher's last layer throughout, in %, mean over the seeds. Blue is "
+    "saved, red is spent in addition."
+)
+_TRADE_OFF = (
+    "in % against the FLOPs of training (2 per multiply-add). Large: mean of a method over its seeds, with "
+    "the 95 % interval of Student's t, which may reach beyond the frame for two seeds; small: each seed. The "
+    "dotted line is the Pareto front of the means: no other method is both cheaper and better than one on "
+    "it."
+)
+_VERDICTS = {"higher": "better", "lower": "worse", "none": "no clear difference", "": "one seed alone"}
+
+
+class Figure(NamedTuple):
+    """A figure of runs, as tables and captions name it."""
+
+    name: str
+    title: str
+    read: Callable[[Run], float]
+
+
+ACCURACIES = (
+    Figure("kNN", "kNN", accuracy("knn")),
+    Figure("linear probe", "Linear probe", accuracy("linear")),
+)
+
+
+def against_baseline(results: Results, pair: Pair, method: str, figure: Figure) -> Estimate:
+    """The paired difference of a method to the baseline."""
+    if results.baseline is None:
+        return estimate([])
+    return paired(
+        results.values(pair, method, figure.read), results.values(pair, results.baseline, figure.read)
+    )
+
+
+def saved_flops(run: Run) -> float:
+    """The share of FLOPs that a run saved against its teacher's last layer throughout."""
+    return run.summary.flops.saved
+
+
+def main_table(results: Results) -> Table:
+    """Every pair and method with its accuracies, differences and savings."""
+    rows = [_row(results, pair, method) for pair in results.pairs for method in results.methods]
+    starts = range(0, len(rows), len(results.methods))
+    for index in set(range(len(rows))) - set(starts):
+        rows[index][0] = ""  # as above
+    columns = ["teacher → student", "method", "seeds", "kNN, %", "probe, %", "FLOPs saved, %"]
+    caption = f"Means over the seeds that finished. {_INTERVAL} {_SAVED.partition(',')[0]}."
+    if results.baseline:
+        columns[4:5] = ["Δ kNN", "probe, %", "Δ probe"]
+        columns.append("time saved, %")
+        caption += f" The baseline is {results.baseline}; Δ in points. {_PAIRED} {_TIME}"
+    return Table(columns, rows, caption, stubs=2, starts=frozenset(starts))
+
+
+def _row(results: Results, pair: Pair, method: str) -> list[str]:
+    cells = results.of(pair, method)
+    row = [str(pair), method, f"{sum(cell.finished for cell in cells)} of {len(cells)}"]
+    for figure in ACCURACIES:
+        row.append(level(_mean(results, pair, method, figure.read)))
+        if results.baseline:
+            compared = against_baseline(results, pair, method, figure)
+            row.append(NOTHING if method == results.baseline else difference(compared))
+    row.append(percent(_mean(results, pair, method, saved_flops).mean, 1))
+    if results.baseline:
+        row.append(
+            NOTHING if method == results.baseline else percent(_time_saved(results, pair, method).mean, 1)
+        )
+    return row
+
+
+def _time_saved(results: Results, pair: Pair, method: str) -> Estimate:
+    own = results.values(pair, method, training_seconds)
+    return paired_saving(own, results.values(pair, results.baseline or "", training_seconds))
+
+
+def verdicts(results: Results) -> list[str]:
+    """A sentence per method: in how many pairs it is better or worse than the baseline."""
+    if results.baseline is None:
+        return ["There is no baseline to compare methods with."]
+    said = [s for method in results.others for s in _verdict(results, method)]
+    if not said:
+        return [f"No method can be compared with the baseline {results.baseline} yet."]
+    return [
+        f"Compared with the baseline {results.baseline}, by the 95 % interval of the paired difference:",
+        *said,
+    ]
+
+
+def _verdict(results: Results, method: str) -> list[str]:
+    parts = []
+    for figure in ACCURACIES:
+        found = [against_baseline(results, pair, method, figure) for pair in results.pairs]
+        counts = Counter(estimate.verdict for estimate in found if estimate.n)
+        if counts:
+            parts.append(f"{figure.name} {_counts(counts)}")
+    return [f"{method}: {'; '.join(parts)}."] if parts else []
+
+
+def _counts(counts: Counter[str]) -> str:
+    """``better in 4, no clear difference in 2 of 6 pairs``."""
+    told = [f"{word} in {counts[verdict]}" for verdict, word in _VERDICTS.items() if counts[verdict]]
+    return f"{', '.join(told)} of {counted(counts.total(), 'pair')}"
+
+
+def heat_maps(results: Results) -> list[Picture]:
+    """Teacher × student, a panel per method: differences in accuracy, and FLOPs saved."""
+    if len(results.pairs) < 2:
+        return []
+    pictures = [picture for figure in ACCURACIES for picture in _differences(results, figure)]
+    found = {
+        method: {pair: _mean(results, pair, method, saved_flops) for pair in results.pairs}
+        for method in results.others
+    }
+    return pictures + _heat_picture(results, found, _SAVED, marked=False)
+
+
+def _differences(results: Results, figure: Figure) -> list[Picture]:
+    if results.baseline is None:
+        return []
+    found = {
+        method: {pair: against_baseline(results, pair, method, figure) for pair in results.pairs}
+        for method in results.others
+    }
+    caption = f"{figure.title} accuracy: difference to {results.baseline}, {_DIFFERENCE}"
+    return _heat_picture(results, found, caption, marked=True)
+
+
+def _mean(results: Results, pair: Pair, method: str, read: Callable[[Run], float]) -> Estimate:
+    return estimate(list(results.values(pair, method, read).values()))
+
+
+def _heat_picture(
+    results: Results, found: dict[str, dict[Pair, Estimate]], caption: str, *, marked: bool
+) -> list[Picture]:
+    """A panel per method, on one scale."""
+    means = [abs(e.mean) for by_pair in found.values() for e in by_pair.values() if e.n]
+    if not means:
+        return []
+    rows = list(dict.fromkeys(pair.teacher for pair in results.pairs))
+    columns = list(dict.fromkeys(pair.student for pair in results.pairs))
+    panels = [
+        heat_map(
+            method,
+            rows,
+            columns,
+            [[_tile(by_pair.get(Pair(row, column)), marked) for column in columns] for row in rows],
+            100 * max(*means, 1e-4),
+        )
+        for method, by_pair in found.items()
+        if any(e.n for e in by_pair.values())
+    ]
+    return [Picture(f"Rows are teachers, columns students. {caption}", panels, wide=18)]
+
+
+def _tile(found: Estimate | None, marked: bool) -> Tile:
+    if found is None or found.n == 0:
+        return Tile(math.nan, NOTHING)
+    mark = {"none": "\n≈", "": "\n?"}.get(found.verdict, "") if marked else ""
+    return Tile(100 * found.mean, signed(found.mean, 1 if not marked else 2) + mark)
+
+
+def trade_offs(results: Results, looks: dict[str, Style], legend: list[tuple[str, str]]) -> list[Block]:
+    """Accuracy against FLOPs, a panel per pair."""
+    pictures: list[Block] = []
+    for figure in ACCURACIES:
+        points = {str(pair): _points(results, pair, figure, looks) for pair in results.pairs}
+        panels = [against_flops(pair, p, f"{figure.name} accuracy, %") for pair, p in points.items() if p]
+        if panels:
+            pictures.append(Picture(f"{figure.title} accuracy {_TRADE_OFF}", panels, legend))
+    return pictures
+
+
+def _points(results: Results, pair: Pair, figure: Figure, looks: dict[str, Style]) -> list[Point]:
+    points = []
+    for method in results.methods:
+        accuracies = results.values(pair, method, figure.read)
+        costs = results.values(pair, method, lambda run: run.summary.flops.spent)
+        runs = [(costs[seed], accuracies[seed]) for seed in accuracies if seed in costs]
+        if runs:
+            mean = estimate([cost for cost, _ in runs]).mean
+            points.append(Point(looks[method], mean, estimate([value for _, value in runs]), runs))
+    return points

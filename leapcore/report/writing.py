@@ -1,0 +1,62 @@
+"""Writing a folder's report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from leapcore.errors import ReportError
+from leapcore.report.bench_report import bench_document
+from leapcore.report.document import Document
+from leapcore.report.files import write_whole
+from leapcore.report.markdown import markdown
+from leapcore.report.page import page
+from leapcore.report.results import is_bench, read, write_rows
+from leapcore.report.run_report import run_document
+from leapcore.report.runs import MARKS, Run
+
+PAGE, MARKDOWN = "report.html", "report.md"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report.
+
+    Attributes:
+        page: The HTML file.
+        summary: What it says first.
+    """
+
+    page: Path
+    summary: str
+
+
+def write(folder: Path) -> Written:
+    """Write ``report.html`` and ``report.md`` for a bench or a run; a bench's tables of rows, too.
+
+    Raises:
+        ReportError: The folder is neither, holds nothing, or cannot be written.
+    """
+    document = _document(folder)
+    if is_bench(folder):
+        write_rows(folder)
+    write_whole(folder / MARKDOWN, markdown(document, PAGE).encode())
+    return Written(write_page(document, folder), document.summary[0])
+
+
+def write_page(document: Document, folder: Path) -> Path:
+    """Write ``report.html`` alone."""
+    return write_whole(folder / PAGE, page(document).encode())
+
+
+def _document(folder: Path) -> Document:
+    if not folder.is_dir():
+        raise ReportError(f"folder '{folder}' does not exist", "Name the folder of a bench or of a run.")
+    if is_bench(folder):
+        return bench_document(read(folder))
+    if any((folder / name).is_file() for name in MARKS):
+        return run_document(Run(folder))
+    raise ReportError(
+        f"folder '{folder}' holds neither a bench (matrix.json) nor a run ({', '.join(MARKS)})",
+        "Name the --output of leapcore bench, or of leapcore run.",
+    )
