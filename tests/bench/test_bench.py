@@ -62,9 +62,9 @@ def test_a_failing_cell_stops_no_other_and_what_is_done_is_skipped(bench, tmp_pa
     assert "vit.narrow.fixed.s0: finished after" in out
     folder = tmp_path / "bench" / "toy"
     with (folder / "results.csv").open() as file:
-        rows = {row["cell"]: row for row in csv.DictReader(file)}
+        rows = {row["name"]: row for row in csv.DictReader(file)}
     summary = json.loads((folder / "runs/vit.narrow.fixed.s0/summary.json").read_text())
-    assert float(rows["vit.narrow.fixed.s0"]["knn"]) == summary["accuracy"]["knn"]
+    assert float(rows["vit.narrow.fixed.s0"]["accuracy_knn"]) == summary["accuracy"]["knn"]
     assert rows["vit.narrow.broken.s0"]["status"] == "failed"
     assert "vit.narrow.broken.s0" in (folder / "report.html").read_text()
     before = (folder / "runs/vit.narrow.fixed.s0/summary.json").stat().st_mtime_ns
