@@ -35,8 +35,8 @@ _SAVED = (
 _TRADE_OFF = (
     "in % against the FLOPs of training (2 per multiply-add). Large: mean of a method over its seeds, with "
     "the 95 % interval of Student's t, which may reach beyond the frame for two seeds; small: each seed. The "
-    "dotted line is the Pareto front of the means: no other method is both cheaper and better than one on "
-    "it."
+    "dotted line joins the Pareto front of the means, which is ringed: no other method is both cheaper and "
+    "better than one on it."
 )
 _VERDICTS = {"higher": "better", "lower": "worse", "none": "no clear difference", "": "one seed alone"}
 

@@ -37,8 +37,8 @@ def _half(found: Estimate) -> str:
 
 
 def flops(count: float) -> str:
-    """``1.650e+12``."""
-    return NOTHING if math.isnan(count) else f"{count:.3e}"
+    """``1.650e+12``, a plain 0."""
+    return NOTHING if math.isnan(count) else f"{count:.3e}" if count else "0"
 
 
 def seconds(count: float) -> str:

@@ -67,7 +67,15 @@ def finished(tmp_path_factory):
 def test_the_folder_holds_all_results(finished):
     report, _, spec = finished
     names = {path.name for path in report.folder.iterdir()}
-    assert names == {"spec.yaml", "metrics.jsonl", "summary.json", "tensorboard", "student", "checkpoints"}
+    assert names == {
+        "spec.yaml",
+        "metrics.jsonl",
+        "report.html",
+        "summary.json",
+        "tensorboard",
+        "student",
+        "checkpoints",
+    }
     assert load_spec(report.folder / "spec.yaml") == spec
     assert list((report.folder / "tensorboard").glob("events.out.tfevents.*"))
 

@@ -109,7 +109,11 @@ def against_flops(title: str, points: Sequence[Point], ylabel: str) -> str:
         axes = figure.add_axes((0.17, 0.18, 0.8, 0.71))
         means = [(point.cost / unit, 100 * point.accuracy.mean) for point in points]
         front = pareto_front(means)
-        axes.plot(*zip(*front, strict=True), color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+        # A front may be a single point.
+        ring: dict[str, Any] = {"marker": "o", "markersize": 13, "markerfacecolor": "none"}
+        axes.plot(
+            *zip(*front, strict=True), color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1, **ring
+        )
         for point, (cost, mean) in zip(points, means, strict=True):
             _point(axes, point, cost, mean, unit)
         axes.set(xlabel=f"training FLOPs spent, {name}", ylabel=ylabel)
