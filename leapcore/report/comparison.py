@@ -38,7 +38,7 @@ _TRADE_OFF = (
     "dotted line joins the Pareto front of the means, which is ringed: no other method is both cheaper and "
     "better than one on it."
 )
-_VERDICTS = {"higher": "better", "lower": "worse", "none": "no clear difference", "": "one seed alone"}
+_VERDICTS = {"higher": "better", "lower": "worse", "none": "no clear difference", "": "not judged (one seed)"}
 
 
 class Figure(NamedTuple):

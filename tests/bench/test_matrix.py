@@ -244,6 +244,27 @@ def test_the_table_has_a_mark_for_each_seed(folder):
     ]
 
 
+def test_a_terminal_sees_how_far_each_running_cell_is(folder, monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    monkeypatch.setattr("leapcore.bench.board._REFRESH", -1)
+    place, found = folder
+    finish(place, found[0])
+    run, text = place.run(found[1]), io.StringIO()
+    run.mkdir()
+    with Board(Console(file=text, force_terminal=True, width=100), place, found, found, 1) as board:
+        board.changed(found[1], State.WAITING, True)
+        board.tick()
+        assert "vit.narrow.leap.s0: starting" in text.getvalue()
+        (run / "metrics.jsonl").write_text('{"step": 1, "epoch": 0.1, "loss": 1}\n{"step": 2, "ep')
+        board.tick()
+        assert "vit.narrow.leap.s0: 50%" in text.getvalue()
+        board.changed(found[1], State.FINISHED, False)
+        assert "2 of 8 cells finished, 0 failed; 6 to do, about 0:00:0" in text.getvalue()
+
+
 @pytest.mark.parametrize(
     ("log", "code", "told"),
     [
