@@ -7,6 +7,7 @@ from pathlib import Path
 
 from leapcore.events import RunReport
 from leapcore.hookspecs import hookimpl
+from leapcore.processes import place
 
 
 class ReportPage:
@@ -22,6 +23,8 @@ class ReportPage:
     @hookimpl
     def leapcore_run_finished(self, report: RunReport) -> None:
         """Write the page; a run whose results are safe does not end with an error for want of a page."""
+        if report.status == "failed" and place().size > 1:
+            return  # a launcher soon ends whom another process left alone: what went wrong must be said first
         try:
             from leapcore.report.run_report import run_document
             from leapcore.report.runs import Run

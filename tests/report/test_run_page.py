@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from types import SimpleNamespace
 
 import pytest
 from folders import write_run
@@ -112,5 +113,15 @@ def test_a_page_that_fails_does_not_harm_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("leapcore.report.writing.write_page", lambda *_: 1 / 0)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        ReportPage(write_run(tmp_path / "leap")).leapcore_run_finished(report=None)
+        ReportPage(write_run(tmp_path / "leap")).leapcore_run_finished(
+            report=SimpleNamespace(status="finished")
+        )
     assert "report.html was not written: division by zero" in str(told[0].message)
+
+
+def test_one_of_several_processes_that_fails_says_so_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    folder = write_run(tmp_path / "leap", status="half")
+    ReportPage(folder).leapcore_run_finished(report=SimpleNamespace(status="failed"))
+    assert not (folder / "report.html").exists()
