@@ -27,6 +27,13 @@ def golden():
     return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())
 
 
+@pytest.fixture(autouse=True)
+def no_pages(request, monkeypatch):
+    """Runs draw no page, which would take a third of the tests' time; those in tests/report do."""
+    if request.path.parent.name != "report":
+        monkeypatch.setattr("leapcore.listeners.report.ReportPage.leapcore_run_finished", lambda self: None)
+
+
 @pytest.fixture
 def vit():
     """Builds a small ViT provider: 28 px, 4 x 4 tokens, random weights."""

@@ -162,6 +162,8 @@ def _summary_table(report: RunReport) -> Table:
     table.add_row(
         "student", f"{escape(report.student['folder'])}  ({report.student['parameters']:,} parameters)"
     )
+    if (page := report.folder / "report.html").exists():
+        table.add_row("report", escape(str(page)))
     return table
 
 
