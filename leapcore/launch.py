@@ -9,8 +9,20 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from leapcore.errors import RanksError
+
 # As the command `leapcore` does it: `python -m` would import from the current folder first.
 COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from leapcore.cli import main; main()"
+
+
+def _gone(rank: int, number: int) -> RanksError:
+    """The others may be ended before they have noticed, so whoever started them says it."""
+    error = RanksError(
+        f"a process of this run is gone: rank {rank} was ended by {signal.Signals(number).name}",
+        "It may have been short of memory. Go on from the last checkpoint: the same command with --resume.",
+    )
+    error.exit_code = 128 + number
+    return error
 
 
 def launch(arguments: Sequence[str], processes: int) -> NoReturn:
@@ -19,6 +31,9 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
     Args:
         arguments: The command line without the program's name.
         processes: How many.
+
+    Raises:
+        RanksError: One of them was ended by the system.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -41,10 +56,12 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
     try:
         elastic_launch(config, sys.executable)("-c", COMMAND, *arguments)
     except ChildFailedError as error:
-        codes = [failure.exitcode for _, failure in sorted(error.failures.items())]
+        codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
         # Those that the launcher ended itself, once one had failed, say nothing.
-        code = next((code for code in codes if code != -signal.SIGTERM), codes[0])
-        sys.exit(code if code > 0 else 128 - code)  # ended by a signal: as the shell counts
+        rank = next((rank for rank, code in codes.items() if code != -signal.SIGTERM), min(codes))
+        if codes[rank] in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGABRT):  # it could not say so itself
+            raise _gone(rank, -codes[rank]) from None
+        sys.exit(codes[rank] if codes[rank] > 0 else 128 - codes[rank])  # by a signal: as the shell counts
     except SignalException as error:
         sys.exit(128 + error.sigval)
     sys.exit(0)
