@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -83,7 +82,7 @@ class BenchFolder:
                 self.log(cell).parent.mkdir(parents=True, exist_ok=True)
                 self.spec(cell).parent.mkdir(exist_ok=True)
                 write_whole(self.spec(cell), cell.spec.to_yaml())
-            shutil.copyfile(source, self.path / BENCH)
+            write_whole(self.path / BENCH, Path(source).read_bytes())  # which may be this very file
             write_whole(self.path / MATRIX, json.dumps(_matrix(bench, cells), indent=1) + "\n")
         except OSError as error:
             raise OutputError(

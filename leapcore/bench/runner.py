@@ -16,7 +16,8 @@ from typing import Protocol
 
 from leapcore.bench.folder import BenchFolder, State
 from leapcore.bench.matrix import Cell
-from leapcore.errors import Interrupted
+from leapcore.engine.signals import Sigterm
+from leapcore.errors import Interrupted, Terminated
 from leapcore.files import write_whole
 from leapcore.launch import COMMAND
 
@@ -63,11 +64,11 @@ class Runner:
                 self._end_finished()
                 self._watcher.tick()
                 time.sleep(_PAUSE)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             self._stop()
-            raise Interrupted(
-                f"stopped; what was done is in {self._folder.path}", "The same command goes on from there."
-            ) from None
+            kind = Terminated if isinstance(stop, Sigterm) else Interrupted
+            done = f"stopped; what was done is in {self._folder.path}"
+            raise kind(done, "The same command goes on from there.") from None
 
     def _begin(self, cell: Cell) -> None:
         # As late as this: another machine may have finished or begun it in the meantime.

@@ -11,7 +11,7 @@ _SCRIPT = """\
 #SBATCH --job-name={name}
 #SBATCH --array=0-{last}
 #SBATCH --output={logs}/slurm-%A-%a.log
-#SBATCH --signal=TERM@120
+#SBATCH --signal=B:TERM@120
 # Add what your cluster asks for, such as --gpus=1, --cpus-per-task and --time. The cells are shared out among
 # the tasks, however many --array has; submit it again to go on with what is left.
 cd {here}

@@ -188,6 +188,15 @@ def test_a_matrix_may_grow_in_its_folder(folder, bench, tmp_path):
     assert [cell["name"] for cell in matrix["cells"]] == [cell.name for cell in found]
 
 
+def test_the_matrix_in_the_folder_can_be_run_again(folder):
+    place, found = folder
+    written = place.path / "bench.yaml"
+    before = written.read_text()
+    assert cells(load_bench(str(written))) == found
+    place.open(load_bench(str(written)), str(written), found)
+    assert written.read_text() == before
+
+
 def test_runs_of_another_matrix_are_refused(folder, bench):
     place, found = folder
     finish(place, found[1])
