@@ -28,7 +28,7 @@ from leapcore.engine.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.images import read, read_or_next
 from leapcore.engine.sources import folder
-from leapcore.errors import DataError, DivergedError, OutputError, ResourceError, Terminated
+from leapcore.errors import DataError, DivergedError, OutputError, RanksError, ResourceError, Terminated
 from leapcore.launch import launch
 
 
@@ -240,9 +240,11 @@ def test_the_launcher_ends_with_the_code_of_a_process_that_it_did_not_end_itself
         raise error
 
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda config, program: start)
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises((SystemExit, RanksError)) as caught:
         launch(["run", "spec.yaml"], processes=len(codes))
-    assert caught.value.code == told
+    killed = isinstance(caught.value, RanksError)
+    assert (caught.value.exit_code if killed else caught.value.code) == told
+    assert killed == (-9 in codes), "only who was killed could not say so itself"
 
 
 # A full disk
