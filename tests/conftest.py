@@ -22,6 +22,14 @@ evaluate: {knn: never, linear: never}
 
 
 @pytest.fixture(scope="session")
+def spec_file(tmp_path_factory):
+    """The spec of a short run, in a file."""
+    path = tmp_path_factory.mktemp("spec") / "spec.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture(scope="session")
 def golden():
     """Numbers that the method's reference code produced, by file name."""
     return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())

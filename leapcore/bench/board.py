@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from rich.text import Text
 from leapcore.bench.folder import BenchFolder, State
 from leapcore.bench.matrix import Cell
 from leapcore.engine.results import METRICS, SUMMARY
+from leapcore.report.reading import json_object, parsed
 
 _MARKS = {
     State.FINISHED: ("●", "green"),
@@ -44,13 +44,12 @@ class Board:
         folder: Of the benchmark.
         cells: All of the matrix.
         mine: Those that are to be run now, for the time left.
-        jobs: How many run at a time.
     """
 
     def __init__(
-        self, console: Console, folder: BenchFolder, cells: Sequence[Cell], mine: Sequence[Cell], jobs: int
+        self, console: Console, folder: BenchFolder, cells: Sequence[Cell], mine: Sequence[Cell]
     ) -> None:
-        self._console, self._folder, self._cells, self._jobs = console, folder, cells, jobs
+        self._console, self._folder, self._cells = console, folder, cells
         self._states = {cell.name: folder.state(cell) for cell in cells}
         self._accuracies: dict[str, float] = {}
         self._open = {cell.name for cell in mine if self._states[cell.name] is not State.FINISHED}
@@ -98,7 +97,8 @@ class Board:
             )
 
     def _note(self, cell: Cell) -> None:
-        accuracy = _json(self._folder.run(cell) / SUMMARY).get("accuracy") or {}
+        summary = json_object(self._folder.run(cell) / SUMMARY) or {}
+        accuracy = summary.get("accuracy") or {}
         if self._states[cell.name] is State.FINISHED and "knn" in accuracy:
             self._accuracies[cell.name] = accuracy["knn"]
 
@@ -168,21 +168,6 @@ def _last_figures(metrics: Path) -> dict[str, Any]:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - _CHUNK))
             lines = file.read().decode(errors="replace").splitlines()
-        return next(found for found in map(_parsed, reversed(lines)) if "epoch" in found)
+        return next(found for found in map(parsed, reversed(lines)) if found and "epoch" in found)
     except (OSError, StopIteration):
-        return {}
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return _parsed(path.read_text())
-    except OSError:
         return {}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from leapcore.backbones import build_backbone
 from leapcore.bench.matrix import Cell
+from leapcore.engine.components import backbone
 from leapcore.errors import LeapcoreError, SpecError
 from leapcore.files import WITHOUT_FILE
 from leapcore.spec import BackboneSpec
@@ -48,14 +47,10 @@ def _build(wanted: BackboneSpec, image_size: int) -> None:
     import torch
 
     drawn = wanted.weights in WITHOUT_FILE
-    arguments: dict[str, Any] = {
-        "model": wanted.model,
-        "weights": "none" if drawn else wanted.weights,
-        "image_size": image_size,
-        "options": wanted.options,
-    }
+    if drawn:
+        wanted = wanted.model_copy(update={"weights": "none"})
     try:
         with torch.device("meta" if drawn else "cpu"):
-            build_backbone(wanted.backbone, **arguments)
+            backbone(wanted, image_size)
     except LeapcoreError:
-        build_backbone(wanted.backbone, **arguments)
+        backbone(wanted, image_size)

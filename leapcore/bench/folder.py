@@ -11,10 +11,10 @@ from leapcore.bench.matrix import Cell
 from leapcore.bench.spec import BenchSpec
 from leapcore.engine import lock
 from leapcore.engine.lock import FolderLock
-from leapcore.engine.results import SPEC, SUMMARY
-from leapcore.engine.resume import flat
+from leapcore.engine.results import SPEC, status
 from leapcore.errors import LeapcoreError, OutputError
 from leapcore.files import write_whole
+from leapcore.section import flat
 from leapcore.spec import Spec
 from leapcore.spec_file import load_spec
 
@@ -111,7 +111,7 @@ class BenchFolder:
     def state(self, cell: Cell) -> State:
         """How far a cell is."""
         run = self.run(cell)
-        if _status(run) == "finished":
+        if status(run) == "finished":
             return State.FINISHED
         if _is_locked(run):
             return State.BUSY
@@ -158,13 +158,6 @@ def _difference(path: Path, spec: Spec) -> str:
         if before.get(key) != now.get(key) and not free:
             return f"{key}: {before.get(key)}, not {now.get(key)}"
     return ""
-
-
-def _status(run: Path) -> str:
-    try:
-        return str(json.loads((run / SUMMARY).read_text())["status"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _is_locked(run: Path) -> bool:

@@ -60,7 +60,7 @@ def bench(
         command = ["leapcore", "bench", source, *(f"--set={one}" for one in set_ or []), f"--jobs={jobs}"]
         sys.stdout.write(script(wanted.name, len(cells), folder.path, [*command, f"--output={folder.path}"]))
         return
-    with Board(terminal, folder, cells, mine, jobs) as board:
+    with Board(terminal, folder, cells, mine) as board:
         if not list_:
             _run(folder, cells, mine, jobs, board)
     terminal.print(board.table(), LEGEND)

@@ -24,6 +24,7 @@ from leapcore.engine.results import (
     came_before,
     delete_results,
     move_results,
+    status,
     step_of_skipped,
 )
 from leapcore.errors import CheckpointError, OutputError
@@ -232,11 +233,7 @@ class RunFolder:
     @property
     def status(self) -> str:
         """How the run in here ended, as its summary says."""
-        try:
-            status = json.loads((self.path / SUMMARY).read_text())["status"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return "unfinished"
-        return str(status) or "unfinished"
+        return status(self.path)
 
     def _described(self) -> str:
         return f"{'an' if self.status[0] in 'aeiou' else 'a'} {self.status} run"

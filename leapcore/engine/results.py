@@ -33,6 +33,15 @@ def step_of_skipped(line: str) -> float:
     return float(found[1]) if found else float("inf")
 
 
+def status(folder: Path) -> str:
+    """How the run in a folder ended, as its summary says; ``"unfinished"`` where there is none."""
+    try:
+        found = json.loads((folder / SUMMARY).read_text())["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unfinished"
+    return str(found) or "unfinished"
+
+
 def move_results(source: Path, target: Path, *, out: bool = False) -> None:
     """Move a run's results to another folder.
 

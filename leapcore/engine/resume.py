@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import Any
 
 from leapcore.engine.checkpoint import Checkpoint
 from leapcore.errors import CheckpointError
+from leapcore.section import flat
 from leapcore.spec import Spec
 
 logger = logging.getLogger(__name__)
@@ -105,13 +104,3 @@ def _as_single(key: str) -> str:
         return key
     own = rest[1:]
     return ".".join(own if own[:1] == ["curriculum"] else ["teacher", *own])
-
-
-def flat(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A mapping's values, each under its keys joined by dots."""
-    for key, value in mapping.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from flat(value, path + ".")
-        else:
-            yield path, value

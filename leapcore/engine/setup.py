@@ -32,13 +32,13 @@ from leapcore.engine.costs import student_macs
 from leapcore.engine.data import TrainingBatches, evaluation_sample
 from leapcore.engine.deepspeed import Engine, device, engine_config
 from leapcore.engine.ranks import Ranks, join
-from leapcore.engine.resume import flat
 from leapcore.engine.sharded import restore_optimizer_state
 from leapcore.engine.sources import ImageSplits
 from leapcore.engine.teachers import Teacher
 from leapcore.engine.views import mixed
 from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.events import ModelFacts
+from leapcore.section import flat
 from leapcore.spec import BackboneSpec, Spec
 
 logger = logging.getLogger(__name__)

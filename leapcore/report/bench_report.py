@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from leapcore.report.comparison import heat_maps, main_table, trade_offs, verdicts
-from leapcore.report.document import Block, Code, Document, Picture, Section, Table, Text
+from leapcore.report.document import Block, Code, Document, Section, Table, Text
 from leapcore.report.figures.curves import over_steps
 from leapcore.report.figures.style import Style, styles
 from leapcore.report.figures.svg import sample
@@ -20,6 +20,7 @@ from leapcore.report.shared import (
     cka_panels,
     cka_picture,
     learning_plots,
+    small_multiples,
     versions,
     walk_plots,
 )
@@ -60,11 +61,6 @@ def _summary(results: Results) -> list[str]:
 Legend = list[tuple[str, str]]
 
 
-def _picture(caption: str, panels: list[str], legend: Legend) -> list[Block]:
-    shown = [panel for panel in panels if panel]
-    return [Picture(caption, shown, legend)] if shown else []
-
-
 def _walks(results: Results, looks: dict[str, Style], legend: Legend) -> list[Block]:
     panels = [
         over_steps(
@@ -78,7 +74,7 @@ def _walks(results: Results, looks: dict[str, Style], legend: Legend) -> list[Bl
         )
         for pair in results.pairs
     ]
-    return _picture(f"{WALK} {_THIN} {AVERAGED}", panels, legend)
+    return [*small_multiples(f"{WALK} {_THIN} {AVERAGED}", panels, legend)]
 
 
 def _curves(results: Results, looks: dict[str, Style], legend: Legend) -> list[Block]:
@@ -88,7 +84,7 @@ def _curves(results: Results, looks: dict[str, Style], legend: Legend) -> list[B
         )
         for pair in results.pairs
     ]
-    return _picture(f"{CURVES} {_THIN} {AVERAGED}", panels, legend)
+    return [*small_multiples(f"{CURVES} {_THIN} {AVERAGED}", panels, legend)]
 
 
 def _cells(results: Results, pair: Pair) -> list[Cell]:

@@ -29,13 +29,13 @@ def text(path: Path) -> str:
 
 def json_object(path: Path) -> dict[str, Any] | None:
     """A JSON file's object, None where there is none."""
-    return _object(text(path))
+    return parsed(text(path))
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines; other and half lines are skipped."""
     for line in text(path).splitlines():
-        if (found := _object(line)) is not None:
+        if (found := parsed(line)) is not None:
             yield found
 
 
@@ -47,7 +47,8 @@ def as_record(kind: type[AnyRecord], found: dict[str, Any] | None) -> AnyRecord 
         return None
 
 
-def _object(source: str) -> dict[str, Any] | None:
+def parsed(source: str) -> dict[str, Any] | None:
+    """The object that a text in JSON is, None where it is none."""
     try:
         found = json.loads(source)
     except (ValueError, RecursionError):

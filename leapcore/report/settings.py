@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from leapcore.report.document import Table
 from leapcore.report.numbers import NOTHING
 from leapcore.report.results import Results
+from leapcore.section import flat
 
 
 def method_differences(results: Results) -> list[Table]:
     """A row per setting that differs, a column per method; none if fewer than two methods have begun."""
-    specs = {method: dict(_flat(spec)) for method, spec in _specs(results).items()}
+    specs = _specs(results)
     if len(specs) < 2:
         return []
     keys = dict.fromkeys(key for spec in specs.values() for key in spec if key != "name")
@@ -22,30 +22,24 @@ def method_differences(results: Results) -> list[Table]:
     return [Table(["setting", *specs], rows, caption, stubs=1 + len(specs))] if rows else []
 
 
-def _specs(results: Results) -> dict[str, Any]:
+def _specs(results: Results) -> dict[str, dict[str, str]]:
     """Each method's spec, all of the pair and seed that most methods have begun."""
     groups: dict[Any, dict[str, str]] = {}
     for cell in results.cells:
         if spec := cell.run.spec:
             groups.setdefault((cell.pair, cell.plan.seed), {})[cell.plan.method] = spec
     most = max(groups.values(), key=len, default={})
-    return {method: _parsed(most[method]) for method in results.methods if method in most}
+    return {method: _told(most[method]) for method in results.methods if method in most}
 
 
-def _parsed(spec: str) -> Any:
+def _told(spec: str) -> dict[str, str]:
+    """A spec's settings by dotted keys; none of one that is half written."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        return YAML(typ="safe").load(spec)
-    except YAMLError:  # half written
-        return None
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Settings with dotted keys: ``("curriculum.threshold", "0.95")``, … and so on."""
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
-    elif key:
-        yield key, NOTHING if value is None else str(value)
+        found = YAML(typ="safe").load(spec)
+    except YAMLError:
+        return {}
+    settings = flat(found) if isinstance(found, dict) else ()
+    return {key: NOTHING if value is None else str(value) for key, value in settings}

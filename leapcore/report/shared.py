@@ -87,7 +87,9 @@ def versions(runs: Iterable[Run]) -> list[Table]:
     return [Table([*keys, "runs"], rows, caption, stubs=len(keys))]
 
 
-def small_multiples(caption: str, panels: Sequence[str], wide: float = 20) -> list[Picture]:
+def small_multiples(
+    caption: str, panels: Sequence[str], legend: Sequence[tuple[str, str]] = (), wide: float = 20
+) -> list[Picture]:
     """A picture of the panels that have something to show; none if no panel has."""
     shown = [panel for panel in panels if panel]
-    return [Picture(caption, shown, wide=wide)] if shown else []
+    return [Picture(caption, shown, legend, wide=wide)] if shown else []

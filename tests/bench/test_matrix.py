@@ -242,7 +242,7 @@ def test_the_table_has_a_mark_for_each_seed(folder):
     finish(place, found[0])
     place.failure(found[1]).write_text("out of memory")
     console = Console(width=100, record=True)
-    with Board(console, place, found, found, 1) as board:
+    with Board(console, place, found, found) as board:
         console.print(board.table())
     rows = [
         line.split("│")[1:4] for line in console.export_text().splitlines() if "->" in line and "│" in line
@@ -263,7 +263,7 @@ def test_a_terminal_sees_how_far_each_running_cell_is(folder, monkeypatch):
     finish(place, found[0])
     run, text = place.run(found[1]), io.StringIO()
     run.mkdir()
-    with Board(Console(file=text, force_terminal=True, width=100), place, found, found, 1) as board:
+    with Board(Console(file=text, force_terminal=True, width=100), place, found, found) as board:
         board.changed(found[1], State.WAITING, True)
         board.tick()
         assert "vit.narrow.leap.s0: starting" in text.getvalue()

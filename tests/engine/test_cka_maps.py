@@ -38,17 +38,13 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("spec") / "spec.yaml"
-    path.write_text(SPEC)
-    return path
-
-
-@pytest.fixture(scope="module")
-def whole(path, tmp_path_factory):
+def whole(spec_file, tmp_path_factory):
     """An undisturbed run with a map every other step, and a checkpoint where there is a map and where is none."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    run(load_spec(path, [*RUN, "evaluate.cka_map=2st", "checkpoint={every: 1st, keep: 9}"]), output=folder)
+    run(
+        load_spec(spec_file, [*RUN, "evaluate.cka_map=2st", "checkpoint={every: 1st, keep: 9}"]),
+        output=folder,
+    )
     return folder
 
 
@@ -81,9 +77,9 @@ def test_a_line_per_moment_says_what_was_compared(whole):
     assert lines[0]["cka"] != lines[1]["cka"] != lines[3]["cka"]
 
 
-def test_the_run_does_not_notice(path, whole, tmp_path):
+def test_the_run_does_not_notice(spec_file, whole, tmp_path):
     """Nor does one with batch norms, dropped paths and mixup."""
-    run(load_spec(path, RUN), output=tmp_path / "plain")
+    run(load_spec(spec_file, RUN), output=tmp_path / "plain")
     assert _metrics(tmp_path / "plain") == _metrics(whole)
     assert not (tmp_path / "plain" / "cka_maps.jsonl").exists()
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (tmp_path / "plain", whole)]
@@ -91,30 +87,30 @@ def test_the_run_does_not_notice(path, whole, tmp_path):
     student = "student={backbone: convnext, model: resnet10t, options: {drop_path_rate: 0.3}}"
     options = ["train={duration: 3st, batch_size: 32, log_every: 1}", student]
     for name, more in (("without", []), ("with", ["evaluate.cka_map=1st"])):
-        run(load_spec(path, [*options, *more]), output=tmp_path / name)
+        run(load_spec(spec_file, [*options, *more]), output=tmp_path / name)
     assert _metrics(tmp_path / "with") == _metrics(tmp_path / "without")
     weights = [tmp_path / name / "student" / "model.safetensors" for name in ("with", "without")]
     assert weights[0].read_bytes() == weights[1].read_bytes()  # running statistics, too
 
 
-def test_end_is_the_end_and_never_the_default(path, tmp_path):
+def test_end_is_the_end_and_never_the_default(spec_file, tmp_path):
     told = Told()
-    run(load_spec(path, ["evaluate.cka_map=end"]), output=tmp_path / "run", listeners=[told])
+    run(load_spec(spec_file, ["evaluate.cka_map=end"]), output=tmp_path / "run", listeners=[told])
     assert [step for step, _ in told.maps] == [2]
     assert [line["cka"] for line in _maps(tmp_path / "run")] == [found.cka for _, found in told.maps]
-    assert load_spec(path).evaluate.cka_map == "never"
+    assert load_spec(spec_file).evaluate.cka_map == "never"
 
 
-def test_a_model_is_like_itself(path):
-    found = torch.tensor(_told_by(build(load_spec(path, ITSELF))).cka)
+def test_a_model_is_like_itself(spec_file):
+    found = torch.tensor(_told_by(build(load_spec(spec_file, ITSELF))).cka)
     assert torch.allclose(found.diagonal(), torch.ones(12), atol=1e-5)
     assert torch.allclose(found, found.T, atol=1e-5)
     assert found[0, 11] < 0.9
 
 
 @pytest.mark.parametrize("norm", ["final", "raw"])
-def test_a_pair_has_the_score_that_the_runs_teacher_gives_the_same_images(path, norm):
-    parts = build(load_spec(path, [*RUN, f"objective.target_norm={norm}", "train.batch_size=256"]))
+def test_a_pair_has_the_score_that_the_runs_teacher_gives_the_same_images(spec_file, norm):
+    parts = build(load_spec(spec_file, [*RUN, f"objective.target_norm={norm}", "train.batch_size=256"]))
     found, (teacher,) = _told_by(parts), parts.teachers
     images = torch.stack([_view(parts.splits.val[index][0]) for index in range(256)]) / 255
     (theirs,) = teacher.match.teacher_features(teacher.provider, images, 4).layers
@@ -136,8 +132,8 @@ def _view(image):
     return t.PILToTensor()(resized)
 
 
-def test_training_mode_and_random_numbers_are_as_before(path):
-    parts = build(load_spec(path, RUN))
+def test_training_mode_and_random_numbers_are_as_before(spec_file):
+    parts = build(load_spec(spec_file, RUN))
     parts.engine.train()
     before = torch.get_rng_state()
     _told_by(parts)
@@ -147,8 +143,8 @@ def test_training_mode_and_random_numbers_are_as_before(path):
     assert not any(parts.ledger.macs.values())
 
 
-def test_without_room_for_all_pairs_the_teachers_layers_come_in_turns(path, monkeypatch):
-    parts = build(load_spec(path, RUN))
+def test_without_room_for_all_pairs_the_teachers_layers_come_in_turns(spec_file, monkeypatch):
+    parts = build(load_spec(spec_file, RUN))
     wanted = _told_by(parts)
     monkeypatch.setattr(cka_maps, "ROOM", 5 * 4 * (48 * 72 + 72 * 72))
     assert cka_maps._columns_at_once(parts.student, parts.teachers[0].provider) == 5
@@ -156,9 +152,9 @@ def test_without_room_for_all_pairs_the_teachers_layers_come_in_turns(path, monk
     assert found == wanted
 
 
-def test_a_16_bit_teacher_is_compared_in_its_own_precision(path):
-    wanted = _told_by(build(load_spec(path, RUN)))
-    parts = build(load_spec(path, [*RUN, "train.precision=bfloat16"]))
+def test_a_16_bit_teacher_is_compared_in_its_own_precision(spec_file):
+    wanted = _told_by(build(load_spec(spec_file, RUN)))
+    parts = build(load_spec(spec_file, [*RUN, "train.precision=bfloat16"]))
     kinds = {weight.dtype for weight in parts.teachers[0].provider.parameters()}
     assert torch.bfloat16 in kinds
     found = _told_by(parts)
@@ -184,10 +180,10 @@ def test_each_of_two_teachers_of_other_grids_has_its_map(tmp_path):
 
 
 @pytest.mark.parametrize("step", [3, 4, 6])
-def test_a_resumed_run_has_the_maps_of_the_undisturbed_one(path, whole, tmp_path, step):
+def test_a_resumed_run_has_the_maps_of_the_undisturbed_one(spec_file, whole, tmp_path, step):
     """Resumed between two maps, at one, and after the last step, where the last map is measured again."""
     again = tmp_path / "run"
-    spec = load_spec(path, [*RUN, "evaluate.cka_map=2st", "checkpoint={every: 1st, keep: 9}"])
+    spec = load_spec(spec_file, [*RUN, "evaluate.cka_map=2st", "checkpoint={every: 1st, keep: 9}"])
     shutil.copytree(whole, again)
     with (again / "cka_maps.jsonl").open("a") as file:
         file.write('{"step": 8, "te')  # a kill's half a line
@@ -196,9 +192,9 @@ def test_a_resumed_run_has_the_maps_of_the_undisturbed_one(path, whole, tmp_path
     assert (again / "cka_maps.jsonl").read_text() == (whole / "cka_maps.jsonl").read_text()
 
 
-def test_an_overwritten_runs_maps_go_with_it(path, tmp_path):
-    run(load_spec(path, ["evaluate.cka_map=end"]), output=tmp_path)
-    run(load_spec(path), output=tmp_path, overwrite=True)
+def test_an_overwritten_runs_maps_go_with_it(spec_file, tmp_path):
+    run(load_spec(spec_file, ["evaluate.cka_map=end"]), output=tmp_path)
+    run(load_spec(spec_file), output=tmp_path, overwrite=True)
     assert not (tmp_path / "cka_maps.jsonl").exists()
 
 
@@ -240,7 +236,7 @@ def test_of_a_stream_too(tmp_path):
     }
 
 
-def test_the_summary_tells_the_machine(path, whole):
+def test_the_summary_tells_the_machine(spec_file, whole):
     machine = json.loads((whole / "summary.json").read_text())["machine"]
     assert machine["torch"] == torch.__version__
     assert machine["timm"] == import_timm().__version__

@@ -18,7 +18,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SPEC
 from PIL import Image, ImageChops, ImageStat
 from safetensors import SafetensorError
 
@@ -43,13 +42,6 @@ def _benchmarks_tools():
 tools = _benchmarks_tools()
 
 SHORT = ["train.duration=8st", "train.log_every=1", "checkpoint.every=2st"]
-
-
-@pytest.fixture(scope="module")
-def spec_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("spec") / "spec.yaml"
-    path.write_text(SPEC)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SPEC, write_shards
+from conftest import write_shards
 
 from leapcore import linear_cka, load_spec, mean_cosine, run
 from leapcore.core.losses import sigreg
@@ -50,14 +50,7 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    path = tmp_path_factory.mktemp("spec") / "spec.yaml"
-    path.write_text(SPEC)
-    return path
-
-
-@pytest.fixture(scope="module")
-def two(spec, tmp_path_factory):
+def two(spec_file, tmp_path_factory):
     """The folder of everything that two processes did."""
     output = tmp_path_factory.mktemp("two")
     runs = RUNS | {"cached": [*CACHED, f"cache.folder={output}/cache"]}
@@ -66,12 +59,12 @@ def two(spec, tmp_path_factory):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = Path(__file__).with_name("two_ranks.py")
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*launcher, script, spec, output], check=True, env=env, timeout=150)
+    subprocess.run([*launcher, script, spec_file, output], check=True, env=env, timeout=150)
     return output
 
 
 @pytest.fixture(scope="module")
-def one(spec, tmp_path_factory):
+def one(spec_file, tmp_path_factory):
     """Runs of one process: their losses, alignments and targets, step by step."""
     output = tmp_path_factory.mktemp("one")
     runs = {
@@ -81,7 +74,7 @@ def one(spec, tmp_path_factory):
     }
     runs["cached"] = [*CACHED, f"cache.folder={output}/cache"]
     for name, overrides in runs.items():
-        run(load_spec(spec, overrides), output=output / name)
+        run(load_spec(spec_file, overrides), output=output / name)
     return output
 
 
@@ -168,13 +161,13 @@ def test_a_run_goes_on_at_another_zero_stage(two, one):
     assert (summary["steps"], [c["target"] for c in summary["curriculum"]]) == (6, [1, 2, 3, 4])
 
 
-def test_a_run_of_two_ranks_goes_on_in_one_process(two, one, spec, tmp_path):
+def test_a_run_of_two_ranks_goes_on_in_one_process(two, one, spec_file, tmp_path):
     from shutil import copytree
 
     copytree(two / "stage3", tmp_path / "run")
     longer = [*WALK, "train.duration=8st"]
-    run(load_spec(spec, longer), output=tmp_path / "run", resume="latest")
-    run(load_spec(spec, longer), output=tmp_path / "whole")
+    run(load_spec(spec_file, longer), output=tmp_path / "run", resume="latest")
+    run(load_spec(spec_file, longer), output=tmp_path / "whole")
     assert len(_steps(tmp_path / "run")) == 8
 
 
@@ -209,9 +202,9 @@ def test_a_stream_is_not_shared_out_twice(two):
 DIVERGES = ["optimizer.lr=1e30", "optimizer.clip=0", "optimizer.warmup=0st", "train.duration=9st"]
 
 
-def test_all_leave_together_and_the_first_tells_why(spec, tmp_path):
+def test_all_leave_together_and_the_first_tells_why(spec_file, tmp_path):
     sets = [part for override in DIVERGES for part in ("--set", override)]
-    command = [sys.executable, "-m", "leapcore", "run", str(spec), "--processes", "2", *sets]
+    command = [sys.executable, "-m", "leapcore", "run", str(spec_file), "--processes", "2", *sets]
     ended = subprocess.run(
         [*command, "--output", str(tmp_path / "run")],
         capture_output=True,

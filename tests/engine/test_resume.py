@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import torch
-from conftest import SPEC
 from safetensors.torch import load_file
 
 from leapcore import hookimpl, load_spec, run
@@ -44,17 +43,10 @@ class Stop:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("spec") / "spec.yaml"
-    path.write_text(SPEC)
-    return path
-
-
-@pytest.fixture(scope="module")
-def whole(path, tmp_path_factory):
+def whole(spec_file, tmp_path_factory):
     """An undisturbed run."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    run(load_spec(path, RICH), output=folder)
+    run(load_spec(spec_file, RICH), output=folder)
     return folder
 
 
@@ -86,19 +78,19 @@ def _student(folder):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lars", "sgd", "adan", "muon"])
-def test_a_resumed_run_is_the_undisturbed_run_bit_for_bit(path, tmp_path, optimizer):
+def test_a_resumed_run_is_the_undisturbed_run_bit_for_bit(spec_file, tmp_path, optimizer):
     options = [*RICH, f"optimizer.name={optimizer}", "train.duration=13st"]
-    run(load_spec(path, options), output=tmp_path / "whole")
-    run(load_spec(path, options), output=tmp_path / "again", resume="auto")
-    run(load_spec(path, options), output=tmp_path / "again", resume="step-00000006")
+    run(load_spec(spec_file, options), output=tmp_path / "whole")
+    run(load_spec(spec_file, options), output=tmp_path / "again", resume="auto")
+    run(load_spec(spec_file, options), output=tmp_path / "again", resume="step-00000006")
     assert _lines(tmp_path / "again") == _lines(tmp_path / "whole")
     assert all(math.isfinite(line["loss"]) for line in _lines(tmp_path / "whole") if "loss" in line)
     ours, theirs = _student(tmp_path / "again"), _student(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_so_is_one_that_was_killed_between_checkpoints(path, whole, stopped):
-    report = run(load_spec(path, RICH), output=stopped, resume="latest")
+def test_so_is_one_that_was_killed_between_checkpoints(spec_file, whole, stopped):
+    report = run(load_spec(spec_file, RICH), output=stopped, resume="latest")
     assert _lines(stopped) == _lines(whole)
     assert (stopped / "student" / "model.safetensors").read_bytes() == (
         whole / "student" / "model.safetensors"
@@ -111,9 +103,9 @@ def test_so_is_one_that_was_killed_between_checkpoints(path, whole, stopped):
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_every_stage_resumes_bit_for_bit(path, tmp_path, stage):
+def test_every_stage_resumes_bit_for_bit(spec_file, tmp_path, stage):
     own = [*RICH[:4], "student.options.drop_path_rate=0.2", f"engine.zero_stage={stage}"]
-    spec = load_spec(path, [*own, "train.duration=9st", "train.precision=bfloat16"])
+    spec = load_spec(spec_file, [*own, "train.duration=9st", "train.precision=bfloat16"])
     run(spec, output=tmp_path / "run")
     before, student = _lines(tmp_path / "run"), (tmp_path / "run/student/model.safetensors").read_bytes()
     (tmp_path / "run/summary.json").unlink()  # or there would be nothing to do
@@ -122,31 +114,31 @@ def test_every_stage_resumes_bit_for_bit(path, tmp_path, stage):
     assert (tmp_path / "run/student/model.safetensors").read_bytes() == student
 
 
-def test_ctrl_c_twice_and_the_checkpoint_before_it(path, tmp_path):
+def test_ctrl_c_twice_and_the_checkpoint_before_it(spec_file, tmp_path):
     with pytest.raises(Interrupted, match=r"stopped after 8 of 30 steps") as caught:
-        run(load_spec(path, RICH), output=tmp_path / "run", listeners=[Stop(8)])
+        run(load_spec(spec_file, RICH), output=tmp_path / "run", listeners=[Stop(8)])
     assert "step-00000006" in caught.value.remedy
     assert "--resume" in caught.value.remedy
-    report = run(load_spec(path, RICH), output=tmp_path / "run", resume="auto")
+    report = run(load_spec(spec_file, RICH), output=tmp_path / "run", resume="auto")
     assert (report.status, report.steps) == ("finished", 30)
 
 
-def test_a_finished_run_is_left_alone(path, whole):
+def test_a_finished_run_is_left_alone(spec_file, whole):
     before = (whole / "summary.json").read_text()
-    report = run(load_spec(path, RICH), output=whole, resume="auto")
+    report = run(load_spec(spec_file, RICH), output=whole, resume="auto")
     assert (report.status, report.steps) == ("finished", 30)
     assert report.curriculum[0].reason == "start"
     assert (whole / "summary.json").read_text() == before
 
 
-def test_auto_starts_where_there_is_nothing_and_does_not_replace_a_finished_run(path, tmp_path):
+def test_auto_starts_where_there_is_nothing_and_does_not_replace_a_finished_run(spec_file, tmp_path):
     short = [*RICH, "train.duration=2st", "checkpoint={every: never}"]
-    assert run(load_spec(path, short), output=tmp_path / "run", resume="auto").steps == 2
+    assert run(load_spec(spec_file, short), output=tmp_path / "run", resume="auto").steps == 2
     assert not (tmp_path / "run" / "checkpoints").exists()
     with pytest.raises(OutputError, match="already holds a finished run"):
-        run(load_spec(path, [*short, "train.seed=1"]), output=tmp_path / "run", resume="auto")
+        run(load_spec(spec_file, [*short, "train.seed=1"]), output=tmp_path / "run", resume="auto")
     with pytest.raises(CheckpointError, match="there is no checkpoint in"):
-        run(load_spec(path, [*short, "train.seed=1"]), output=tmp_path / "run", resume="latest")
+        run(load_spec(spec_file, [*short, "train.seed=1"]), output=tmp_path / "run", resume="latest")
 
 
 ALLOWED = {
@@ -159,8 +151,8 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("change", ALLOWED)
-def test_a_change_that_may_be_is_logged_and_counts(path, stopped, change, caplog):
-    run(load_spec(path, [*RICH, change]), output=stopped, resume="latest")
+def test_a_change_that_may_be_is_logged_and_counts(spec_file, stopped, change, caplog):
+    run(load_spec(spec_file, [*RICH, change]), output=stopped, resume="latest")
     assert ALLOWED[change] in caplog.text
     lines = [line for line in _lines(stopped) if "loss" in line]
     if "log_every" in change:
@@ -171,8 +163,8 @@ def test_a_change_that_may_be_is_logged_and_counts(path, stopped, change, caplog
         assert "knn" in json.loads((stopped / "summary.json").read_text())["accuracy"]
 
 
-def test_a_new_rate_is_used_from_there_on(path, whole, stopped):
-    run(load_spec(path, [*RICH, "optimizer.lr=0.002"]), output=stopped, resume="latest")
+def test_a_new_rate_is_used_from_there_on(spec_file, whole, stopped):
+    run(load_spec(spec_file, [*RICH, "optimizer.lr=0.002"]), output=stopped, resume="latest")
     ours, theirs = ({x["step"]: x["lr"] for x in _lines(f) if "lr" in x} for f in (stopped, whole))
     assert ours[16] == theirs[16]
     assert ours[20] == pytest.approx(2 * theirs[20])
@@ -191,16 +183,16 @@ def test_a_new_rate_is_used_from_there_on(path, whole, stopped):
         ("train.duration=10st", "taken after 18 steps, but the run has 10"),
     ],
 )
-def test_a_change_that_may_not_be_is_refused_with_the_reason(path, stopped, change, reason):
+def test_a_change_that_may_not_be_is_refused_with_the_reason(spec_file, stopped, change, reason):
     before = (stopped / "metrics.jsonl").read_text()
     with pytest.raises(CheckpointError) as caught:
-        run(load_spec(path, [*RICH, change]), output=stopped, resume="latest")
+        run(load_spec(spec_file, [*RICH, change]), output=stopped, resume="latest")
     assert reason in caught.value.cause
     assert caught.value.remedy
     assert (stopped / "metrics.jsonl").read_text() == before
 
 
-def test_another_teacher_is_noticed(path, stopped, tmp_path):
+def test_another_teacher_is_noticed(spec_file, stopped, tmp_path):
     from leapcore.files import weights_path
 
     weights = weights_path("asset:digits-vit")
@@ -212,18 +204,18 @@ def test_another_teacher_is_noticed(path, stopped, tmp_path):
 
     save_file(other, tmp_path / "moved" / "model.safetensors")
     with pytest.raises(CheckpointError, match="the weights of teacher 'teacher' are not those"):
-        run(load_spec(path, moved), output=stopped, resume="latest")
+        run(load_spec(spec_file, moved), output=stopped, resume="latest")
     save_file(tensors, tmp_path / "moved" / "model.safetensors")
-    assert run(load_spec(path, moved), output=stopped, resume="latest").steps == 30
+    assert run(load_spec(spec_file, moved), output=stopped, resume="latest").steps == 30
 
 
-def test_a_checkpoint_of_another_teacher_depth_is_named_and_refused(path, stopped):
+def test_a_checkpoint_of_another_teacher_depth_is_named_and_refused(spec_file, stopped):
     state = stopped / "checkpoints" / "step-00000018" / "state.json"
     told = json.loads(state.read_text())
     told["teachers"]["teacher"]["scheduler"]["num_layers"] = 24
     state.write_text(json.dumps(told))
     with pytest.raises(CheckpointError, match=r"step-00000018' is of another teacher: .*24 layers.*12"):
-        run(load_spec(path, RICH), output=stopped, resume="latest")
+        run(load_spec(spec_file, RICH), output=stopped, resume="latest")
 
 
 def _truncate(folder):
@@ -250,22 +242,22 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_checkpoint_is_named_and_the_one_before_it_offered(path, stopped, kind):
+def test_a_broken_checkpoint_is_named_and_the_one_before_it_offered(spec_file, stopped, kind):
     break_it, told = BROKEN[kind]
     break_it(stopped / "checkpoints" / "step-00000018")
     with pytest.raises(CheckpointError) as caught:
-        run(load_spec(path, RICH), output=stopped, resume="auto")
+        run(load_spec(spec_file, RICH), output=stopped, resume="auto")
     assert told in caught.value.cause
     assert "step-00000018" in caught.value.cause
     assert "step-00000012" in caught.value.remedy
     assert (stopped / "checkpoints" / "step-00000018").exists()
     with pytest.raises(CheckpointError, match=told):
         export_run(stopped)
-    assert run(load_spec(path, RICH), output=stopped, resume="step-00000012").steps == 30
+    assert run(load_spec(spec_file, RICH), output=stopped, resume="step-00000012").steps == 30
 
 
-def test_only_the_newest_are_kept_and_nothing_else_is_removed(path, tmp_path):
-    spec = load_spec(path, [*RICH, "checkpoint={every: 3st, keep: 2}", "train.duration=14st"])
+def test_only_the_newest_are_kept_and_nothing_else_is_removed(spec_file, tmp_path):
+    spec = load_spec(spec_file, [*RICH, "checkpoint={every: 3st, keep: 2}", "train.duration=14st"])
     run(spec, output=tmp_path / "run")
     kept = Checkpoints(tmp_path / "run" / "checkpoints")
     assert kept.names() == ["step-00000012", "step-00000014"]
@@ -284,7 +276,7 @@ def test_latest_is_found_without_its_file(tmp_path):
     assert checkpoints.load().state["step"] == 12
 
 
-def test_the_student_is_exported_from_any_checkpoint(path, whole, tmp_path):
+def test_the_student_is_exported_from_any_checkpoint(spec_file, whole, tmp_path):
     done = export_run(whole)
     assert done.folder == whole / "exports" / "step-00000030"
     assert (done.folder / "model.safetensors").read_bytes() == (
@@ -344,53 +336,53 @@ def test_intervals(every):
     assert CheckpointSpec(**spec.model_dump(mode="json")) == spec
 
 
-def test_minutes_are_refused_where_steps_are_meant(path):
+def test_minutes_are_refused_where_steps_are_meant(spec_file):
     with pytest.raises(SpecError, match=r"'5ep' \(epochs\) or '2000st' \(steps\), got '5min'"):
-        load_spec(path, ["train.duration=5min"])
+        load_spec(spec_file, ["train.duration=5min"])
     with pytest.raises(SpecError, match=r"'2000st' \(steps\) or '10min' \(minutes\), got '10'"):
-        load_spec(path, ["checkpoint.every='10'"])
+        load_spec(spec_file, ["checkpoint.every='10'"])
 
 
-def test_a_longer_run_that_is_killed_is_not_taken_for_the_finished_one(path, tmp_path):
+def test_a_longer_run_that_is_killed_is_not_taken_for_the_finished_one(spec_file, tmp_path):
     short = [*RICH, "train.duration=6st"]
-    run(load_spec(path, short), output=tmp_path / "run")
+    run(load_spec(spec_file, short), output=tmp_path / "run")
     with pytest.raises(Interrupted):
-        run(load_spec(path, RICH), output=tmp_path / "run", resume="auto", listeners=[Stop(8)])
+        run(load_spec(spec_file, RICH), output=tmp_path / "run", resume="auto", listeners=[Stop(8)])
     (tmp_path / "run" / "summary.json").unlink()  # as after a kill
-    assert run(load_spec(path, RICH), output=tmp_path / "run", resume="auto").steps == 30
+    assert run(load_spec(spec_file, RICH), output=tmp_path / "run", resume="auto").steps == 30
 
 
-def test_going_back_gives_up_what_came_after(path, stopped):
+def test_going_back_gives_up_what_came_after(spec_file, stopped):
     checkpoints = Checkpoints(stopped / "checkpoints")
     with pytest.raises(Interrupted):
-        run(load_spec(path, RICH), output=stopped, resume="step-00000006", listeners=[Stop(8)])
+        run(load_spec(spec_file, RICH), output=stopped, resume="step-00000006", listeners=[Stop(8)])
     assert checkpoints.latest() == "step-00000006"
     with pytest.raises(Interrupted):
-        run(load_spec(path, RICH), output=stopped, resume="auto", listeners=[Stop(12)])
+        run(load_spec(spec_file, RICH), output=stopped, resume="auto", listeners=[Stop(12)])
     assert checkpoints.latest() == "step-00000006"  # it was stopped before its next one
-    run(load_spec(path, RICH), output=stopped, resume="auto")
+    run(load_spec(spec_file, RICH), output=stopped, resume="auto")
     assert checkpoints.names()[-1] == checkpoints.latest() == "step-00000030"
 
 
-def test_the_final_evaluation_leaves_one_line_however_often_it_is_done(path, tmp_path):
+def test_the_final_evaluation_leaves_one_line_however_often_it_is_done(spec_file, tmp_path):
     options = [*RICH, "train.duration=3st", "evaluate.knn=end"]
-    run(load_spec(path, options), output=tmp_path / "run")
-    run(load_spec(path, [*options, "data.crop=0.9"]), output=tmp_path / "run", resume="latest")
+    run(load_spec(spec_file, options), output=tmp_path / "run")
+    run(load_spec(spec_file, [*options, "data.crop=0.9"]), output=tmp_path / "run", resume="latest")
     assert sum("knn" in line for line in _lines(tmp_path / "run")) == 1
 
 
-def test_optimizers_that_keep_numbers_of_all_kinds_come_back(path, tmp_path):
+def test_optimizers_that_keep_numbers_of_all_kinds_come_back(spec_file, tmp_path):
     for name in ("lamb", "adafactorbv", "nadamw", "lion", "novograd"):
         options = [*RICH, f"optimizer.name={name}", "train.duration=8st"]
-        run(load_spec(path, options), output=tmp_path / name)
+        run(load_spec(spec_file, options), output=tmp_path / name)
         before = _lines(tmp_path / name)
-        run(load_spec(path, options), output=tmp_path / name, resume="step-00000006")
+        run(load_spec(spec_file, options), output=tmp_path / name, resume="step-00000006")
         assert _lines(tmp_path / name) == before, name
 
 
-def test_an_optimizer_that_cannot_be_saved_is_refused_at_the_start(path, tmp_path):
+def test_an_optimizer_that_cannot_be_saved_is_refused_at_the_start(spec_file, tmp_path):
     with pytest.raises(SpecError, match="what 'kron' remembers does not fit into a checkpoint"):
-        run(load_spec(path, [*RICH, "optimizer.name=kron"]), output=tmp_path / "run")
+        run(load_spec(spec_file, [*RICH, "optimizer.name=kron"]), output=tmp_path / "run")
 
 
 def test_overwrite_and_resume_contradict_each_other(leapcore_):
