@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn, Optional
 
 import typer
 
-from leapcore.cli import backbones, bench, evaluate, export, plugins, recipes, report, schema
+from leapcore.cli import backbones, bench, doctor, evaluate, export, plugins, recipes, report, schema
 from leapcore.cli.common import Overrides, Source, console, fail, load
 from leapcore.engine.signals import Sigterm, raise_at_sigterm
 from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
@@ -28,6 +28,7 @@ app.command("backbones")(backbones.backbones)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
 
 
 @app.command()
