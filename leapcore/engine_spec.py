@@ -92,7 +92,7 @@ class CheckpointSpec(Section):
         Duration | Literal["never"], PlainValidator(interval), PlainSerializer(str), WithJsonSchema(_INTERVAL)
     ] = Field(
         Duration(10, "min"),
-        description="How often a checkpoint is written; a run that is stopped is saved too, unless never.",
+        description="How often a checkpoint is written; a run that is stopped is saved in any case.",
     )
     keep: int = Field(2, ge=1, description="How many checkpoints are kept, the newest.")
 
