@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from leapcore.core.duration import Duration
+from leapcore.core.duration import Duration, duration_pattern
 from leapcore.section import Section, interval
 
 
 class EngineSpec(Section):
     """How DeepSpeed carries the run."""
 
-    zero_stage: int = Field(0, ge=0, le=3, description="ZeRO stage: what is partitioned over processes.")
+    zero_stage: int = Field(
+        0,
+        ge=0,
+        le=3,
+        description="ZeRO stage. Partitioned over the processes are: nothing (0), the optimizer's state (1), "
+        "gradients too (2), weights too (3).",
+    )
     accumulate: int = Field(
         1,
         ge=1,
@@ -76,12 +82,17 @@ def _refuse_conflicts(settings: dict[str, Any]) -> None:
             raise ValueError(f"deepspeed.{key} is what {_SET_BY[key]} says: set it there alone")
 
 
+_INTERVAL = {"anyOf": [duration_pattern("ep", "st", "min", least=1), {"const": "never", "type": "string"}]}
+
+
 class CheckpointSpec(Section):
     """When to save all that a run needs to go on."""
 
-    every: Annotated[Duration | Literal["never"], PlainValidator(interval), PlainSerializer(str)] = Field(
+    every: Annotated[
+        Duration | Literal["never"], PlainValidator(interval), PlainSerializer(str), WithJsonSchema(_INTERVAL)
+    ] = Field(
         Duration(10, "min"),
-        description="A duration such as 10min, 500st or 1ep, or 'never'. A run that is stopped is saved too.",
+        description="How often a checkpoint is written; a run that is stopped is saved in any case.",
     )
     keep: int = Field(2, ge=1, description="How many checkpoints are kept, the newest.")
 

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from leapcore.errors import PluginError
 from leapcore.section import Section
 
+# "    name: What it is." in a Google-style docstring, with the lines that go on further to the right.
+_ARGUMENT = re.compile(r"^ {4}(\w+)[^:\n]*: (.+(?:\n {5,}.+)*)", re.MULTILINE)
+
 
 def options_model(factory: Callable[..., Any]) -> type[BaseModel]:
-    """A pydantic model with one field per keyword-only argument, its annotation and default.
+    """A pydantic model with one field per keyword-only argument: its annotation, default and description.
 
-    A class whose constructor takes ``**options`` has its parent's too.
+    The description is what the docstring's ``Args`` say. A class whose constructor takes ``**options`` has
+    its parent's too.
 
     Raises:
         PluginError: An annotation names something that is not there at run time.
     """
     fields: dict[str, Any] = {}
-    for function in _signatures(factory):
-        hints = _type_hints(function)
+    for owner, function in _signatures(factory):
+        hints, said = _type_hints(function), arguments_said(owner)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 default = ... if parameter.default is parameter.empty else parameter.default
-                fields.setdefault(name, (hints.get(name, Any), default))
+                field = Field(default, description=said.get(name))
+                fields.setdefault(name, (hints.get(name, Any), field))
     return create_model("Options", __base__=Section, **fields)
+
+
+def arguments_said(documented: Callable[..., Any]) -> dict[str, str]:
+    """What a Google-style docstring says of each argument, in one line each."""
+    after = inspect.cleandoc(documented.__doc__ or "").partition("\nArgs:\n")[2]
+    block = re.split(r"\n(?=\S)", after)[0]
+    return {name: " ".join(said.replace("``", "`").split()) for name, said in _ARGUMENT.findall(block)}
 
 
 def checked_options(factory: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -45,15 +58,15 @@ def plain_options(factory: Callable[..., Any], options: dict[str, Any]) -> dict[
     return options_model(factory)(**options).model_dump(mode="json")
 
 
-def _signatures(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """The factory itself; of a class, every constructor that its keyword arguments are handed on to."""
+def _signatures(factory: Callable[..., Any]) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """The factory itself, twice; of a class, who has a docstring and a constructor that the options reach."""
     if not inspect.isclass(factory):
-        return [factory]
-    found: list[Callable[..., Any]] = []
+        return [(factory, factory)]
+    found: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
     for parent in factory.__mro__:
         constructor = vars(parent).get("__init__")
         if constructor is not None and parent is not object:
-            found.append(constructor)
+            found.append((parent, constructor))
             kinds = [p.kind for p in inspect.signature(constructor).parameters.values()]
             if inspect.Parameter.VAR_KEYWORD not in kinds:
                 break

@@ -86,6 +86,16 @@ class Plugins:
         self.require(kind, name)
         return self.registries[kind].owner_of(name)
 
+    def diagnosis(self, info: PluginInfo) -> tuple[str, str]:
+        """Why a plugin cannot be used and the remedy, the modules behind its names included; else empty."""
+        try:
+            for kind, names in info.registers.items():
+                for name in names:
+                    self.get(kind, name)
+        except PluginError as error:
+            return error.cause, error.remedy
+        return info.cause, info.remedy
+
     def _add(self, name: str, distribution: str, load: Any) -> None:
         info = PluginInfo(name, distribution)
         self.infos.append(info)

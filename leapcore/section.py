@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from leapcore.core.duration import Duration
+from leapcore.core.duration import Duration, duration_pattern
 
 
 def _positive(duration: Duration) -> Duration:
@@ -21,7 +21,7 @@ def interval(value: object) -> Duration | Literal["never"]:
     return "never" if value == "never" else _positive(Duration.parse(value, minutes=True))
 
 
-Period = Annotated[Duration, AfterValidator(_positive)]
+Period = Annotated[Duration, AfterValidator(_positive), WithJsonSchema(duration_pattern("ep", "st", least=1))]
 Moment = Period | Literal["end", "never"]
 Name = Annotated[str, Field(pattern=r"^\w[\w\-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]

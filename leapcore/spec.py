@@ -6,36 +6,44 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from leapcore.core.duration import Duration
 from leapcore.engine_spec import CacheSpec, CheckpointSpec, EngineSpec
-from leapcore.section import Moment, Name, Period, Section, Share
+from leapcore.section import Moment, Name, Section, Share
+from leapcore.training_spec import OptimizerSpec, TrainSpec
 
 
 class BackboneSpec(Section):
     """A teacher or student."""
 
-    backbone: str = Field(description="Family of the model, as plugins register it: vit, …")
+    backbone: str = Field(
+        description="Family of the model, as plugins register it; `leapcore backbones` lists them."
+    )
     model: str | None = Field(
-        None, description="timm's name; may be left out where a weights folder tells it."
+        None, description="timm's name of the model; null where a weights folder tells it."
     )
     weights: str = Field(
         "none",
-        description="pretrained (download), none (random), a .safetensors or .pth file, or a timm folder.",
+        description="pretrained (download), none (random), a .safetensors or .pth file, a timm folder, or "
+        "asset:NAME, which ships with leapcore.",
     )
-    options: dict[str, Any] = Field({}, description="Further arguments of the model, such as embed_dim.")
+    options: dict[str, Any] = Field(
+        {}, description="Further arguments of timm's model, such as embed_dim; img_size, in pixels, as well."
+    )
 
 
 class AugmentSpec(Section):
-    """Random changes to a training image; the defaults are LEAP's."""
+    """Random changes to a training image."""
 
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=1)]] = Field(
-        (0.14, 1.0), description="Smallest and largest share of the image's area that the random crop keeps."
+        (0.14, 1.0),
+        description="Smallest and largest share of an image's area that the crop keeps (LEAP: 0.14, 1).",
     )
-    flip: Share = Field(0.5, description="Probability of a left-right flip.")
+    flip: Share = Field(0.5, description="Probability of a left-right flip (LEAP: 0.5).")
     color: Share = Field(
-        0.8, description="Probability of colour jitter: brightness .4, contrast .4, saturation .2, hue .1."
+        0.8,
+        description="Probability of colour jitter (LEAP: 0.8): brightness and contrast by up to 0.4, "
+        "saturation 0.2, hue 0.1.",
     )
-    gray: Share = Field(0.2, description="Probability of dropping the colours.")
+    gray: Share = Field(0.2, description="Probability of dropping the colours (LEAP: 0.2).")
     blur: float = Field(
         0.0,
         ge=0,
@@ -64,14 +72,21 @@ class DataSpec(Section):
     )
     train: str = Field("train", description="Training images: a folder, or a split's name.")
     val: str = Field("val", description="Validation images: a folder, or a split's name.")
-    root: str | None = Field(None, description="Where a reader other than 'folder' keeps its files.")
-    image_size: int = Field(gt=0, description="Side of the square training view, in pixels.")
+    root: str | None = Field(None, description="Folder where a reader other than 'folder' keeps its files.")
+    image_size: int = Field(gt=0, description="Side of the square training view, in pixels (LEAP: 224).")
     crop: float = Field(
-        0.875, gt=0, le=1, description="Share of each side that evaluation keeps, from the centre."
+        0.875,
+        gt=0,
+        le=1,
+        description="Share of each side that evaluation keeps, from the centre (LEAP: 224 / 256).",
     )
     augment: AugmentSpec = Field(AugmentSpec(), description="Random changes to a training image.")
-    train_images: int | None = Field(None, gt=0, description="How many, for a stream that does not know.")
-    val_images: int | None = Field(None, gt=0, description="How many, for a stream that does not know.")
+    train_images: int | None = Field(
+        None, gt=0, description="Number of training images, for a stream that does not tell."
+    )
+    val_images: int | None = Field(
+        None, gt=0, description="Number of validation images, for a stream that does not tell."
+    )
     image_key: str | None = Field(
         None, description="Column or suffix of the images, where a reader has several."
     )
@@ -89,7 +104,7 @@ class CurriculumSpec(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    scheduler: str = Field("cka", description="A difficulty scheduler, as plugins register it: cka, fixed, …")
+    scheduler: str = Field("cka", description="A difficulty scheduler, as plugins register it (LEAP: cka).")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -100,7 +115,7 @@ class CurriculumSpec(Section):
 class TeacherSpec(BackboneSpec):
     """One of several teachers."""
 
-    weight: float = Field(1.0, gt=0, description="Weight of this teacher's loss.")
+    weight: float = Field(1.0, gt=0, description="Factor of this teacher's loss in the sum.")
     curriculum: CurriculumSpec | None = Field(
         None, description="This teacher's own curriculum; null for the run's."
     )
@@ -115,20 +130,23 @@ class ObjectiveSpec(Section):
         "the last one; all: each of its layers from the teacher's at the same depth, without a curriculum.",
     )
     reduction: Literal["mean", "sum"] | None = Field(
-        None, description="Of the losses of all layers, with target: all; mean if not given."
+        None, description="How the losses of all layers are joined, with target: all; null is mean."
     )
-    patch: str = Field("mse", description="Loss between tokens, as plugins register it: mse, cosine, …")
-    cls_weight: float = Field(0.05, ge=0, description="Weight of the loss between class tokens (LEAP: 0.05).")
+    patch: str = Field("mse", description="Loss between tokens, as plugins register it (LEAP: mse).")
+    cls_weight: float = Field(0.05, ge=0, description="Factor of the loss between class tokens (LEAP: 0.05).")
     cls_head: Literal["shared", "separate"] = Field(
         "shared", description="Whether class token and tokens are projected by one head (LEAP) or by two."
     )
     sigreg: float = Field(
         0.0,
         ge=0,
-        description="Weight of SIGReg, which draws the student's covariance to the identity (LEAP: 0.01).",
+        description="Factor of SIGReg, which draws the student's covariance to the identity (an extra of "
+        "LEAP's code, there 0.01).",
     )
     patch_embedding: float = Field(
-        0.0, ge=0, description="Weight of the loss between normalised patch embeddings (LEAP: off)."
+        0.0,
+        ge=0,
+        description="Factor of the loss between normalised patch embeddings (an extra of LEAP's code).",
     )
     target_norm: Literal["final", "parameter-free", "raw"] = Field(
         "final",
@@ -140,8 +158,12 @@ class ObjectiveSpec(Section):
         description="Where tokens are compared if grids differ: the larger is averaged down to the smaller, "
         "or the smaller stretched bilinearly to the larger.",
     )
-    reset_projector: bool = Field(False, description="Start the projector anew at every advance.")
-    mixup: bool = Field(True, description="Mix each batch with a permutation of itself (LEAP).")
+    reset_projector: bool = Field(
+        False, description="Draw the projector anew at every advance (an extra of LEAP's code)."
+    )
+    mixup: bool = Field(
+        True, description="Mix each batch with a permutation of itself, by a weight from U(0, 1) (LEAP)."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> ObjectiveSpec:
@@ -152,91 +174,16 @@ class ObjectiveSpec(Section):
         return self
 
 
-class RestartSpec(Section):
-    """The learning rate starts again at every advance of the curriculum."""
-
-    peak: Literal["full", "envelope", "gap", "rising_gap"] = Field(
-        "full",
-        description="Height of a new start: the full rate; that of a single cosine there (envelope); the "
-        "rate before plus a share of what is missing: envelope (gap) or scale * (1 - envelope) (rising_gap).",
-    )
-    scale: Share | None = Field(None, description="Of rising_gap; 0.5 if not given.")
-    warmup: Period | None = Field(None, description="Climb from 1 % to the peak at every start, for so long.")
-    peak_decay: Share | None = Field(
-        None, description="With warmup: share of the peak that each start loses."
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> RestartSpec:
-        if self.scale is not None and self.peak != "rising_gap":
-            raise ValueError("scale belongs to peak: rising_gap")
-        if self.peak_decay is not None and self.warmup is None:
-            raise ValueError("peak_decay needs a warmup at every start")
-        if self.warmup is not None and self.peak != "full":
-            raise ValueError(f"a warmup at every start climbs to the full peak, not to '{self.peak}'")
-        return self
-
-
-class OptimizerSpec(Section):
-    """How the student's weights move."""
-
-    name: str = Field("lars", description="timm's name of the optimizer: lars, adamw, sgd, …")
-    lr: float = Field(2.45, gt=0, description="Peak learning rate (LEAP: 6 for reference_batch 1536).")
-    reference_batch: int | None = Field(
-        None,
-        gt=0,
-        description="Batch that lr is meant for: it is multiplied by sqrt(batch_size / reference_batch).",
-    )
-    weight_decay: float = Field(1e-6, ge=0, description="Not applied to norms, biases and embeddings.")
-    clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 does not clip.")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="Course of the rate after warm-up.")
-    restart: RestartSpec | None = Field(None, description="Start again at every advance; null never does.")
-    constant_warmup: bool = Field(
-        False,
-        description="With restart: keep the full rate during the first warm-up instead of climbing to it.",
-    )
-    warmup: Duration | None = Field(
-        None,
-        description="Length of the linear warm-up; null for LEAP's: 10 epochs, at most a tenth of the run.",
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> OptimizerSpec:
-        if self.restart is not None and self.schedule != "cosine":
-            raise ValueError(
-                "a constant rate has nothing to restart: leave out restart, or set schedule: cosine"
-            )
-        if self.restart is not None and self.restart.warmup is not None and self.warmup is not None:
-            raise ValueError("restart.warmup takes the place of warmup: give one of them")
-        if self.constant_warmup and (self.restart is None or self.restart.warmup is not None):
-            raise ValueError("constant_warmup needs a restart without a warmup of its own")
-        return self
-
-
-class TrainSpec(Section):
-    """How long and on what numbers."""
-
-    duration: Period = Field(Duration(100, "ep"), description="Length of training.")
-    batch_size: int = Field(256, gt=1, description="Images per step, over all processes.")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Of matrix products; weights stay in float32 (autocast)."
-    )
-    seed: int = Field(
-        0, ge=0, description="Two runs with one seed give the same results, on CPUs bit for bit."
-    )
-    log_every: int = Field(10, gt=0, description="Steps between two lines of metrics.jsonl.")
-    nonfinite_steps: Annotated[int, Field(ge=1)] | Literal["skip"] = Field(
-        3,
-        description="Steps in a row without a finite loss that stop the run; skip never stops. "
-        "Such a step changes no weight.",
-    )
-
-
 class EvaluateSpec(Section):
-    """When to look at what the student has learned: a duration such as 10ep, 'end' or 'never'."""
+    """When to look at what the student has learned: every so often, at the end, or never."""
 
-    knn: Moment = Field("end", description="k-nearest-neighbour accuracy of the pooled features.")
-    linear: Literal["end", "never"] = Field("end", description="Accuracy of a linear probe.")
+    knn: Moment = Field(
+        "end",
+        description="Accuracy of the 20 nearest neighbours by the cosine of pooled features (not in LEAP).",
+    )
+    linear: Literal["end", "never"] = Field(
+        "end", description="Accuracy of a linear probe of 100 epochs (LEAP's protocol)."
+    )
     cka_map: Moment = Field(
         "never",
         description="Linear CKA of each layer of the student with each of the teacher's, on the tokens of "
@@ -244,7 +191,7 @@ class EvaluateSpec(Section):
     )
     retrieval: list[str] = Field(
         [],
-        description="Folders of revisited Oxford or Paris for instance retrieval at the end.",
+        description="Folders of revisited Oxford or Paris, for instance retrieval at the end (LEAP's).",
     )
     teacher: bool = Field(False, description="Evaluate the teacher too, once, for comparison.")
 
@@ -253,11 +200,11 @@ class Spec(Section):
     """A whole run."""
 
     name: str = Field(pattern=r"^\w[\w.\-]*$", description="Names the output folder, runs/<name>.")
-    teacher: BackboneSpec | None = Field(None, description="The teacher; several are named in 'teachers'.")
+    teacher: BackboneSpec | None = Field(None, description="The teacher; null where there are several.")
     teachers: dict[Name, TeacherSpec] = Field(
         {}, description="Several teachers by name, each with its weight and, if it has one, its curriculum."
     )
-    student: BackboneSpec
+    student: BackboneSpec = Field(description="The student, which is trained.")
     data: DataSpec
     curriculum: CurriculumSpec = CurriculumSpec()
     objective: ObjectiveSpec = ObjectiveSpec()

@@ -142,7 +142,7 @@ def spec_error(
     model: type[BaseModel],
     prefix: KeyPath,
     error: ValidationError,
-    remedy: str = "The keys and their meaning: leapcore recipes show quickstart",
+    remedy: str = "The keys and their meaning: leapcore schema --markdown",
 ) -> LeapcoreError:
     """All faults that pydantic found, one line each; branches of a union are told together.
 

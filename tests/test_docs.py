@@ -55,6 +55,7 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "docs/report.md",
         "docs/backbones.md",
         "docs/scaling.md",
+        "docs/spec.md",
         "docs/transfer.md",
         "docs/security.md",
     ],

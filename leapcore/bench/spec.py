@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
 from leapcore.errors import SpecError, did_you_mean
 from leapcore.section import Name, Section
@@ -14,7 +14,11 @@ from leapcore.spec_text import read_text, spec_error
 
 AXES = ("teachers", "students", "methods")
 
-_Names = Annotated[list[str], BeforeValidator(lambda names: [names] if isinstance(names, str) else names)]
+_Names = Annotated[
+    list[str],
+    BeforeValidator(lambda names: [names] if isinstance(names, str) else names),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 _Seed = Annotated[int, Field(ge=0)]
 _Seeds = Annotated[list[_Seed], Field(min_length=1)]
 
@@ -22,9 +26,9 @@ _Seeds = Annotated[list[_Seed], Field(min_length=1)]
 class WhereSpec(Section):
     """Some cells of the matrix: one name or several of each axis; an axis left out means all of it."""
 
-    teacher: _Names = Field([], description="Teachers.")
-    student: _Names = Field([], description="Students.")
-    method: _Names = Field([], description="Methods.")
+    teacher: _Names = Field([], description="Names of teachers; none means all.")
+    student: _Names = Field([], description="Names of students; none means all.")
+    method: _Names = Field([], description="Names of methods; none means all.")
 
     def holds(self, *names: str) -> bool:
         """Whether a cell of this teacher, student and method is among them."""
@@ -37,7 +41,7 @@ class ExceptionSpec(Section):
 
     where: WhereSpec = Field(description="The cells.")
     set: dict[str, Any] = Field({}, description="Keys of a run's spec, laid over the method's.")
-    seeds: _Seeds | None = Field(None, description="Their seeds, in place of the matrix's.")
+    seeds: _Seeds | None = Field(None, description="Their seeds, in place of the matrix's; null keeps those.")
     skip: bool = Field(False, description="Leave them out.")
 
 
@@ -45,15 +49,20 @@ class BenchSpec(Section):
     """A matrix of runs: every teacher with every student, by every method, with every seed."""
 
     name: Name = Field(description="Names the output folder, bench/<name>.")
-    base: str | None = Field(None, description="A run's spec or a recipe that all runs start from.")
+    base: str | None = Field(
+        None, description="A run's spec (a file) or a recipe that all runs start from; null for none."
+    )
     shared: dict[str, Any] = Field({}, description="Sections of a run's spec, laid over the base.")
-    teachers: dict[Name, BackboneSpec] = Field(description="Teachers by name.", min_length=1)
-    students: dict[Name, BackboneSpec] = Field(description="Students by name.", min_length=1)
+    teachers: dict[Name, BackboneSpec] = Field(description="Teachers, by names of your own.", min_length=1)
+    students: dict[Name, BackboneSpec] = Field(description="Students, by names of your own.", min_length=1)
     methods: dict[Name, dict[str, Any]] = Field(
-        description="Methods by name: sections of a run's spec, laid over the shared ones.", min_length=1
+        description="Methods, by names of your own: sections of a run's spec, laid over the shared ones.",
+        min_length=1,
     )
     seeds: _Seeds = Field([0], description="Each cell is run once with each.")
-    baseline: Name | None = Field(None, description="The method that the others are compared with.")
+    baseline: Name | None = Field(
+        None, description="The method that the report compares the others with; null for none."
+    )
     exceptions: list[ExceptionSpec] = Field([], description="What is different in some cells.")
 
     @field_validator(*AXES)

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn, Optional
 
 import typer
 
-from leapcore.cli import backbones, bench, evaluate, export, plugins, recipes, report
+from leapcore.cli import backbones, bench, doctor, evaluate, export, plugins, recipes, report, schema
 from leapcore.cli.common import Overrides, Source, console, fail, load
 from leapcore.engine.signals import Sigterm, raise_at_sigterm
 from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
@@ -17,7 +17,6 @@ from leapcore.processes import place
 app = typer.Typer(
     help="Distill vision backbones with a curriculum over the teacher's layers.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -28,6 +27,8 @@ app.command("bench")(bench.bench)
 app.command("backbones")(backbones.backbones)
 app.command("export")(export.export)
 app.command("report")(report.report)
+app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
 
 
 @app.command()

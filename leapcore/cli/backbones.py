@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from leapcore.cli import completion
 from leapcore.cli.common import Options, console, parsed_options
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ def backbones(
     name: Annotated[Optional[str], typer.Argument(help="A model, whose layers are shown.")] = None,  # noqa: UP045
     family: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="A backbone family; its models are listed, or NAME is looked for there."),
+        typer.Option(
+            help="A backbone family; its models are listed, or NAME is looked for there.",
+            autocompletion=completion.families,
+        ),
     ] = None,
     image_size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")] = 224,
     option: Options = None,

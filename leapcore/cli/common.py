@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
+from leapcore.cli import completion
 from leapcore.errors import LeapcoreError
 from leapcore.processes import place
 
@@ -17,10 +18,22 @@ if TYPE_CHECKING:
 
     from leapcore.spec import Spec
 
-Source = Annotated[str, typer.Argument(metavar="SPEC|RECIPE", help="A YAML file, or a recipe's name.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SPEC|RECIPE",
+        help="A YAML file, or a recipe's name.",
+        autocompletion=completion.sources,
+    ),
+]
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the spec, e.g. train.seed=1."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the spec, e.g. train.seed=1.",
+        autocompletion=completion.assignments,
+    ),
 ]
 Options = Annotated[
     Optional[list[str]],  # noqa: UP045

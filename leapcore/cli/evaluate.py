@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from leapcore.cli import completion
 from leapcore.cli.common import Overrides, load
 
 app = typer.Typer(help="Evaluate the frozen features of any model.", no_args_is_help=True)
@@ -18,11 +19,21 @@ Model = Annotated[
     ),
 ]
 SpecOption = Annotated[
-    str, typer.Option("--spec", metavar="SPEC|RECIPE", help="Its data section says which images, how large.")
+    str,
+    typer.Option(
+        "--spec",
+        metavar="SPEC|RECIPE",
+        help="Its data section says which images, how large.",
+        autocompletion=completion.sources,
+    ),
 ]
 Family = Annotated[
     Optional[str],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
-    typer.Option("--backbone", help="The model's backbone family; found from its name if not given."),
+    typer.Option(
+        "--backbone",
+        help="The model's backbone family; found from its name if not given.",
+        autocompletion=completion.families,
+    ),
 ]
 
 _ACCURACIES = {

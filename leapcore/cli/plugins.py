@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from leapcore.cli.common import Options, console, parsed_options
-from leapcore.errors import PluginError, SpecError
+from leapcore.errors import SpecError
 
 if TYPE_CHECKING:
-    from leapcore.plugins import PluginInfo
     from leapcore.testing import ContractReport
 
 app = typer.Typer(help="Installed plugins, and writing your own.", invoke_without_command=True)
@@ -31,26 +30,14 @@ def list_plugins() -> None:
 
     from leapcore.plugins import installed_plugins
 
-    table = Table("plugin", "distribution", "registers", "state")
-    for info in installed_plugins().infos:
+    plugins, table = installed_plugins(), Table("plugin", "distribution", "registers", "state")
+    for info in plugins.infos:
+        cause, remedy = plugins.diagnosis(info)
         registers = "\n".join(f"{kind}: {', '.join(names)}" for kind, names in info.registers.items())
-        table.add_row(info.name, info.distribution, registers, escape(_state(info)))
+        table.add_row(
+            info.name, info.distribution, registers, escape(f"{cause}. {remedy}" if cause else "ok")
+        )
     console().print(table)
-
-
-def _state(info: PluginInfo) -> str:
-    """Whether a plugin can be used, the modules behind its names included."""
-    from leapcore.plugins import installed_plugins
-
-    if info.cause:
-        return f"{info.cause}. {info.remedy}"
-    try:
-        for kind, names in info.registers.items():
-            for name in names:
-                installed_plugins().get(kind, name)
-    except PluginError as error:
-        return f"{error.cause}. {error.remedy}"
-    return "ok"
 
 
 @app.command("new")

@@ -7,6 +7,10 @@ from typing import Annotated, Optional
 
 import typer
 
+from leapcore.cli import completion
+
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", autocompletion=completion.recipes)]
+
 app = typer.Typer(help="Specs that ship with leapcore.", invoke_without_command=True)
 
 
@@ -26,7 +30,7 @@ def list_recipes() -> None:
 
 
 @app.command("show")
-def show_recipe(name: str) -> None:
+def show_recipe(name: Recipe) -> None:
     """Print a recipe."""
     from leapcore.recipes import recipe_text
 
@@ -35,18 +39,18 @@ def show_recipe(name: str) -> None:
 
 @app.command("copy")
 def copy_recipe(
-    name: str,
+    name: Recipe,
     target: Annotated[Optional[Path], typer.Argument(help="<name>.yaml here if not given.")] = None,  # noqa: UP045
 ) -> None:
-    """Copy a recipe to a file of your own, to start a spec from."""
+    """Copy a recipe to a file of your own, to start a spec from; its keys are completed by an editor."""
+    from leapcore.cli.schema import BESIDE, schema_text, write
     from leapcore.errors import OutputError
     from leapcore.recipes import recipe_text
 
     text, path = recipe_text(name), target or Path(f"{name}.yaml")
     if path.exists():
         raise OutputError(f"'{path}' exists already", "Name another file.")
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise OutputError(f"'{path}' cannot be written: {error}", "Name another file.") from error
-    typer.echo(f"copied to {path}; run it with: leapcore run {path}")
+    # Editors see the path from the YAML file, wherever they were started.
+    write(path, f"# yaml-language-server: $schema={BESIDE}\n{text}")
+    write(path.parent / BESIDE, schema_text())
+    typer.echo(f"copied to {path}, with {BESIDE} for your editor; run it with: leapcore run {path}")

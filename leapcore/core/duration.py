@@ -11,6 +11,12 @@ from typing import Any, NamedTuple
 _FORM = re.compile(r"(\d+)\s*(ep|st|min)")
 
 
+def duration_pattern(*units: str, least: int = 0) -> dict[str, str]:
+    """The JSON schema of a duration's text, in one of these units, with an amount of at least 0 or 1."""
+    amount = r"0*[1-9]\d*" if least else r"\d+"
+    return {"type": "string", "title": "duration", "pattern": rf"^{amount}\s*({'|'.join(units)})$"}
+
+
 class RunLength(NamedTuple):
     """How long a run is.
 
@@ -66,3 +72,8 @@ class Duration(NamedTuple):
         return core_schema.no_info_plain_validator_function(
             cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
         )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
+        """The text's form, for editors."""
+        return duration_pattern("ep", "st")

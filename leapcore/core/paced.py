@@ -49,7 +49,7 @@ class LinearScheduler(PacedScheduler):
 
     Args:
         num_layers: How many layers the teacher has.
-        start: The first target, 1-based, or ``"first"``.
+        start: The first target, 1-based, or ``first``.
         duration: When the last layer's share ends; null for the whole run. After it the target stays.
     """
 

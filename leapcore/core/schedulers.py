@@ -114,7 +114,7 @@ class FixedScheduler(DifficultyScheduler):
 
     Args:
         num_layers: How many layers the teacher has.
-        layer: The target, 1-based, or ``"last"``.
+        layer: The target, 1-based, or ``last``.
     """
 
     def __init__(self, num_layers: int, *, layer: Literal["last"] | Annotated[int, Ge(1)] = "last") -> None:
@@ -135,15 +135,16 @@ class AlignmentScheduler(DifficultyScheduler):
 
     Args:
         num_layers: How many layers the teacher has.
-        ema: Weight of one step's score in the average; 1 takes each score as it is. The average
+        ema: Weight of one step's score in the average; 1 takes each score as it is (LEAP). The average
             starts at 0, and again at every advance, without bias correction.
-        max_time_per_layer: Advance after this long whatever the alignment; null waits for ever.
-        start: The first target, 1-based; ``"calibrate"`` takes the layer that the untrained student
-            is most aligned with on the first batch.
-        snap_to_last_at: From this layer on (1-based) jump straight to the last; null never jumps.
-        sample_images: Measure on the first so many images of a batch; null takes all.
-        measure_every: Measure in every so many steps only; a score then stands for all of them. At the
-            last layer, every tenth at most.
+        max_time_per_layer: Advance after this long whatever the alignment (LEAP: 5ep); null waits for ever.
+        start: The first target, 1-based, or ``first``; ``calibrate`` takes the layer that the untrained
+            student is most aligned with on the first batch (LEAP).
+        snap_to_last_at: From this layer on (1-based) jump straight to the last (an option of LEAP's code);
+            null never jumps.
+        sample_images: Measure on the first so many images of a batch; null takes all (LEAP).
+        measure_every: Measure in every so many steps only; a score then stands for all of them (LEAP: 1). At
+            the last layer, in every tenth at most.
     """
 
     def __init__(
@@ -244,7 +245,8 @@ class ThresholdScheduler(AlignmentScheduler):
 
     Args:
         num_layers: How many layers the teacher has.
-        threshold: The alignment that is enough.
+        threshold: The alignment that is enough; CKA is between 0 and 1, a cosine between -1 and 1
+            (LEAP: a CKA of 0.85 on ImageNet-100, 0.8 on ImageNet-1K).
         options: Those of :class:`AlignmentScheduler`.
     """
 
@@ -282,9 +284,10 @@ class PlateauScheduler(AlignmentScheduler):
     Args:
         num_layers: How many layers the teacher has.
         patience: How long the average may go without improving.
-        min_gain: What counts as an improvement.
+        min_gain: Rise of the average that counts as an improvement.
         unbiased: Take the debiased estimate of CKA.
-        options: Those of :class:`AlignmentScheduler`; ``ema`` is 0.1 unless given.
+        ema: Weight of one step's score in the average, which starts at 0 at every advance.
+        options: Those of :class:`AlignmentScheduler`.
     """
 
     def __init__(

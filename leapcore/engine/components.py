@@ -22,7 +22,8 @@ from leapcore.engine.teachers import Teacher
 from leapcore.errors import PluginError, SpecError
 from leapcore.options import checked_options
 from leapcore.plugins import installed_plugins
-from leapcore.spec import BackboneSpec, CurriculumSpec, ObjectiveSpec, OptimizerSpec, Spec
+from leapcore.spec import BackboneSpec, CurriculumSpec, ObjectiveSpec, Spec
+from leapcore.training_spec import OptimizerSpec
 
 
 def build_teacher(

@@ -1,0 +1,63 @@
+"""``leapcore schema``: what a spec may hold, for editors and for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from leapcore.errors import OutputError, SpecError
+
+BESIDE = "leapcore.schema.json"  # what ``leapcore recipes copy`` calls it
+
+
+def schema(
+    bench: Annotated[bool, typer.Option("--bench", help="That of a benchmark's spec.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="All keys of both as a page to read, docs/spec.md.")
+    ] = False,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
+        typer.Option("--output", "-o", metavar="FILE", help="Write it there; else it is printed."),
+    ] = None,
+) -> None:
+    """Write the JSON schema of a run's spec, with the options that installed plugins add."""
+    from leapcore.plugins import installed_plugins
+
+    if bench and markdown:
+        raise SpecError("--markdown tells of both kinds of spec", "Leave --bench out.")
+    if markdown:
+        from leapcore.schema.page import page
+
+        text = page(installed_plugins())
+    else:
+        text = schema_text(bench=bench)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        write(output, text)
+        typer.echo(f"written to {output}")
+
+
+def schema_text(*, bench: bool = False) -> str:
+    """The JSON schema of the installed plugins."""
+    from leapcore.plugins import installed_plugins
+    from leapcore.schema.build import bench_schema, run_schema
+
+    made = (bench_schema if bench else run_schema)(installed_plugins())
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error}", "Name another file.") from error

@@ -1,0 +1,1 @@
+"""Whether this machine can run leapcore, and what to mend: ``leapcore doctor``."""

@@ -1,0 +1,82 @@
+"""What a run finds around it: disks, shared memory, plugins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from leapcore.doctor.finding import Finding
+
+_GIB = 2**30
+_SHARED = Path("/dev/shm")
+_ENOUGH_SHARED = 0.5 * _GIB  # 4 workers have 8 batches of 256 images of 224 pixels under way: 0.29 GiB
+_LEAST, _ENOUGH_HERE, _ENOUGH_CACHE = 0.1 * _GIB, 2 * _GIB, 5 * _GIB  # ViT-g/14 is a file of 4.2 GiB
+
+
+def disk() -> Iterator[Finding]:
+    """Room where results go, which is the current folder, and where downloads are kept."""
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    said = f"{here}: {free / _GIB:.1f} GiB free"
+    if not os.access(here, os.W_OK):
+        yield Finding("warning", f"{here} cannot be written to", "Name a folder for results: --output DIR.")
+    elif free < _ENOUGH_HERE:
+        remedy = "Make room for checkpoints, or name a folder elsewhere: --output DIR."
+        yield Finding("problem" if free < _LEAST else "warning", said, remedy)
+    else:
+        yield Finding("ok", said)
+    for variable, path in _caches().items():
+        yield _cache(variable, path)
+
+
+def shared_memory() -> Iterator[Finding]:
+    """Room for the batches that processes which load images hand over."""
+    if not _SHARED.is_dir():
+        yield Finding("ok", f"there is no {_SHARED} here, and none is needed")
+        return
+    usage = shutil.disk_usage(_SHARED)
+    said = f"{_SHARED}: {usage.free / _GIB:.2f} of {usage.total / _GIB:.2f} GiB free"
+    if usage.free < _ENOUGH_SHARED:
+        remedy = "Give the container more (docker run --shm-size=2g), or set data.workers: 0."
+        yield Finding("warning", f"{said}: processes that load images may die", remedy)
+    else:
+        yield Finding("ok", said)
+
+
+def plugins() -> Iterator[Finding]:
+    """Whether every installed plugin works, the modules behind its names included."""
+    from leapcore.plugins import installed_plugins
+
+    found = installed_plugins()
+    for info in found.infos:
+        cause, remedy = found.diagnosis(info)
+        if cause:
+            ours = info.distribution.startswith("leapcore ")
+            said = f"plugin '{info.name}' ({info.distribution}) is broken: {cause}"
+            yield Finding("problem" if ours else "warning", said, remedy)
+    working = [info.name for info in found.infos if not any(found.diagnosis(info))]
+    if working:
+        yield Finding("ok", f"{', '.join(working)} work")
+
+
+def _caches() -> dict[str, Path]:
+    """Where pretrained weights and compiled code are kept, by the variable that says so."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    defaults = {"HF_HOME": base / "huggingface", "TORCH_HOME": base / "torch"}
+    return {name: Path(os.environ.get(name, path)).expanduser() for name, path in defaults.items()}
+
+
+def _cache(variable: str, path: Path) -> Finding:
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not os.access(there, os.W_OK):
+        remedy = f"Set {variable} to a folder of your own."
+        return Finding("warning", f"{path} cannot be written to, so nothing can be downloaded", remedy)
+    free = shutil.disk_usage(there).free
+    said = f"{path}: {free / _GIB:.1f} GiB free for downloads"
+    if free < _ENOUGH_CACHE:
+        return Finding(
+            "warning", f"{said}, and a large teacher takes 4.2", f"Set {variable} to a larger disk."
+        )
+    return Finding("ok", said)

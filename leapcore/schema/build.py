@@ -1,0 +1,138 @@
+"""JSON schemas (draft 2020-12) of a run's spec and of a benchmark's, with what the plugins add.
+
+They say of each key what pydantic's models say; which keys contradict each other, ``leapcore validate`` does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+from leapcore.bench.spec import BenchSpec
+from leapcore.errors import PluginError
+from leapcore.options import options_model
+from leapcore.plugins import Plugins
+from leapcore.spec import CurriculumSpec, Spec
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+OPTIONS = "curriculum."  # definitions of schedulers' options are called "curriculum.cka", …
+
+Schema = dict[str, Any]
+
+_DEFAULT_SCHEDULER = CurriculumSpec().scheduler
+# Sections whose key names something that plugins register.
+_NAMES = (
+    ("BackboneSpec", "backbone", "backbones"),
+    ("TeacherSpec", "backbone", "backbones"),
+    ("ObjectiveSpec", "patch", "losses"),
+)
+# A run has one teacher, or several; a spec that is written out holds the other as null or {}.
+_TEACHERS = {
+    "if": {"properties": {"teachers": {"minProperties": 1}}, "required": ["teachers"]},
+    "then": {"properties": {"teacher": {"type": "null"}}},
+    "else": {"properties": {"teacher": {"type": "object"}}, "required": ["teacher"]},
+}
+
+
+class _Generator(GenerateJsonSchema):
+    """As pydantic's, without titles that repeat the key, and strict where keys have a pattern."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Never."""
+        return False
+
+    def dict_schema(self, schema: Any) -> Schema:
+        """A mapping whose keys follow a pattern has no other keys."""
+        found = super().dict_schema(schema)
+        return found | {"additionalProperties": False} if "patternProperties" in found else found
+
+
+def run_schema(plugins: Plugins) -> Schema:
+    """The schema of a run's spec.
+
+    Args:
+        plugins: Whose backbones, schedulers, losses and data sources may be named.
+    """
+    return {"$schema": DIALECT, **_run(plugins, "#/$defs/"), **_TEACHERS}
+
+
+def bench_schema(plugins: Plugins) -> Schema:
+    """The schema of a benchmark's spec; see :func:`run_schema`."""
+    schema, place = _schema_of(BenchSpec, "#/$defs/"), "#/$defs/run"
+    _name_plugins(schema["$defs"], plugins)
+    run = _run(plugins, f"{place}/$defs/", partial=True)
+    part, properties = {"$ref": place}, schema["properties"]
+    properties["shared"].update(part)
+    properties["methods"]["patternProperties"] = dict.fromkeys(
+        properties["methods"]["patternProperties"], part
+    )
+    schema["$defs"]["ExceptionSpec"]["properties"]["set"].update(part)
+    schema["$defs"]["run"] = run
+    return {"$schema": DIALECT, **schema}
+
+
+def _run(plugins: Plugins, place: str, *, partial: bool = False) -> Schema:
+    """The spec's own schema; ``partial``: of some of its keys, to be laid over others.
+
+    Args:
+        plugins: What may be named.
+        place: Where references find its definitions.
+        partial: Whether nothing is required.
+    """
+    schema = _schema_of(Spec, place)
+    defs = schema["$defs"]
+    for section in (schema, *defs.values()) if partial else ():
+        section.pop("required", None)
+    _name_plugins(defs, plugins)
+    options = {name: _options(plugins, name, place) for name in plugins.registries["schedulers"].names()}
+    rules = [_rule(name, place, default=not partial) for name, found in options.items() if found]
+    defs["CurriculumSpec"]["allOf"] = rules
+    defs["CurriculumSpec"]["properties"]["scheduler"]["enum"] = list(options)
+    for name, found in options.items():
+        defs.update(found.pop("$defs", {}) | ({f"{OPTIONS}{name}": found} if found else {}))
+    return schema
+
+
+def _schema_of(model: type[BaseModel], place: str) -> Schema:
+    schema = model.model_json_schema(schema_generator=_Generator, ref_template=place + "{model}")
+    for section in (schema, *schema.get("$defs", {}).values()):
+        for key in section.get("properties", {}).values():
+            if "$ref" in key:
+                key.pop("default", None)  # a section's, which its own keys tell
+    return schema
+
+
+def _name_plugins(defs: Schema, plugins: Plugins) -> None:
+    """The names that plugins register, in the sections that are there."""
+    for section, key, kind in _NAMES:
+        if section in defs:
+            defs[section]["properties"][key]["enum"] = plugins.registries[kind].names()
+    if "DataSpec" in defs:
+        names = plugins.registries["datasets"].names()
+        named = {"type": "string", "title": "reader/NAME", "pattern": f"^({'|'.join(names)})/."}
+        source = defs["DataSpec"]["properties"]["source"]
+        source.pop("type")
+        source["anyOf"] = [{"enum": names}, named]
+
+
+def _rule(name: str, place: str, *, default: bool) -> Schema:
+    """Where this scheduler is named, or is the default, its options apply."""
+    condition: Schema = {"properties": {"scheduler": {"const": name}}}
+    if not (default and name == _DEFAULT_SCHEDULER):
+        condition["required"] = ["scheduler"]
+    return {"if": condition, "then": {"$ref": f"{place}{OPTIONS}{name}"}}
+
+
+def _options(plugins: Plugins, name: str, place: str) -> Schema:
+    """A scheduler's options with the key that names it; nothing where its plugin is broken."""
+    try:
+        factory = plugins.get("schedulers", name)
+        schema = _schema_of(options_model(factory), place)
+    except PluginError:
+        return {}
+    said = inspect.cleandoc(factory.__doc__ or "").partition("\n\n")[0]
+    properties = {"scheduler": {"const": name}, **schema.get("properties", {})}
+    return {**schema, "title": name, "description": " ".join(said.split()), "properties": properties}
