@@ -81,3 +81,11 @@ def test_the_spec_fragments_in_the_readme_are_valid(tmp_path, monkeypatch):
         whole = {**lines, fragment.split(":")[0]: fragment}.values()
         (tmp_path / "spec.yaml").write_text("\n".join(["name: x", "student: {backbone: vit}", *whole]))
         load_spec(tmp_path / "spec.yaml")
+
+
+@pytest.mark.parametrize("name", ["cli.md", "troubleshooting.md"])
+def test_the_pages_made_from_the_code_are_current(name, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    from generate import PAGES
+
+    assert (ROOT / "docs" / name).read_text() == PAGES[name](), "run: python docs/generate.py"
