@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: ``python docs/generate.py``."""
+"""Writes the pages that are made from the code: ``make pages``."""
 
 import inspect
 import sys
@@ -17,7 +17,7 @@ sys.path.append(str(DOCS.parent / "tests"))
 CLI = """\
 # Commands
 
-Made from the program itself by `python docs/generate.py`; `leapcore COMMAND --help` says the same. Exit
+Made from the program itself by `make pages`; `leapcore COMMAND --help` says the same. Exit
 codes are in [scaling.md](scaling.md#what-ends-a-run-and-how), messages in
 [troubleshooting.md](troubleshooting.md).
 """
@@ -50,7 +50,7 @@ def _section(path: str, command: Any) -> Iterator[str]:
     yield f"{'#' * (path.count(' ') + 1)} {path}\n"
     yield escape(inspect.cleandoc(command.help or command.callback.__doc__ or ""), quote=False) + "\n"
     if not hasattr(command, "commands"):
-        yield f"    {' '.join([path, *map(_usage, command.params)])}\n"
+        yield f"`{' '.join([path, *map(_usage, command.params)])}`\n"
         yield from (f"- `{_form(parameter)}`: {_meaning(parameter)}" for parameter in command.params)
         yield ""
 
