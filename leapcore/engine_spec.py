@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from leapcore.core.duration import Duration, duration_pattern
+from leapcore.errors import SpecError
 from leapcore.section import Section, interval
 
 
@@ -80,6 +81,23 @@ def _refuse_conflicts(settings: dict[str, Any]) -> None:
     for key in (*settings, *(f"zero_optimization.{key}" for key in zero)):
         if key in _SET_BY:
             raise ValueError(f"deepspeed.{key} is what {_SET_BY[key]} says: set it there alone")
+
+
+def images_at_once(batch_size: int, engine: EngineSpec, processes: int) -> int:
+    """How many images of a batch a process takes at a time.
+
+    Raises:
+        SpecError: They cannot be shared out evenly.
+    """
+    parts = processes * engine.accumulate
+    if batch_size % parts:
+        below = max(batch_size // parts, 1) * parts
+        raise SpecError(
+            f"train.batch_size: {batch_size} images cannot be shared out evenly among "
+            f"{processes} processes with engine.accumulate: {engine.accumulate}",
+            f"Use a multiple of {parts}, such as {below} or {below + parts}.",
+        )
+    return batch_size // parts
 
 
 _INTERVAL = {"anyOf": [duration_pattern("ep", "st", "min", least=1), {"const": "never", "type": "string"}]}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,16 @@ class Terminated(Interrupted):
     """The system stopped the run, such as a cluster that needs the machine."""
 
     exit_code = 143  # the shell's code for an end by SIGTERM
+
+
+@contextmanager
+def told_of(whose: str) -> Iterator[None]:
+    """Put whose mistake it is before an error's cause."""
+    try:
+        yield
+    except LeapcoreError as error:
+        error.cause = f"{whose}: {error.cause}"
+        raise
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -96,7 +96,7 @@ def export_onnx(student: LayerFeatureProvider, path: Path) -> float:
         OutputError: A package is missing, the student cannot be expressed in ONNX, its features there differ
             from torch's, or the file cannot be written. No new file is left behind.
     """
-    runtime = _runtime()
+    runtime = onnxruntime()
     _require_images(student)
     with _as_output_error(path), _silence(), torch.no_grad():
         network, cases = _prepared(student)
@@ -111,8 +111,12 @@ def export_onnx(student: LayerFeatureProvider, path: Path) -> float:
     return deviation
 
 
-def _runtime() -> Any:
-    """Onnxruntime, once all packages are known to be there."""
+def onnxruntime() -> Any:
+    """The package of that name, once all that are needed are known to be there.
+
+    Raises:
+        OutputError: One is missing.
+    """
     try:
         *_, runtime = [importlib.import_module(name) for name in _PACKAGES]
     except ImportError as error:

@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 def place(env: Mapping[str, str] = os.environ) -> Place:
     """This process's place; the only one where no launcher says otherwise."""
-    if "RANK" in env and "WORLD_SIZE" in env:
+    if all(env.get(name, "").isdecimal() for name in ("RANK", "WORLD_SIZE")):  # else somebody else's words
         return Place(int(env["RANK"]), int(env.get("LOCAL_RANK", 0)), int(env["WORLD_SIZE"]))
     # SLURM_NTASKS is there in a batch script, too, which is one process; this is in a step only.
     if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:

@@ -66,7 +66,8 @@ def read_text(source: str) -> SpecText:
     else:
         raise SpecError(
             f"'{source}' is neither a file nor a recipe",
-            did_you_mean(source, recipe_names()) + " Recipes are listed by: leapcore recipes",
+            did_you_mean(source, [*recipe_names(), *map(str, Path(source).parent.glob("*.y*ml"))])
+            + " Recipes are listed by: leapcore recipes",
         )
     try:
         keys = YAML().load(content)
@@ -76,7 +77,9 @@ def read_text(source: str) -> SpecText:
         problem = getattr(error, "problem", None) or f"{error}".split("\n")[0]
         raise SpecError(f"{label}{line}: this is not YAML: {problem}", "Mend that line.") from error
     if not isinstance(keys, CommentedMap):
-        raise SpecError(f"{label}: a spec is a mapping of sections", "Start from: leapcore recipes copy")
+        raise SpecError(
+            f"{label}: a spec is a mapping of sections", "Start from: leapcore recipes copy quickstart"
+        )
     _check_values(label, keys)
     return SpecText(label, keys, set())
 
@@ -166,6 +169,8 @@ def _problem(model: type[BaseModel], path: KeyPath, detail: Any) -> str:
         return f"unknown key. {did_you_mean(str(path[-1]), _fields_at(model, path[:-1]))}"
     if detail["type"] == "missing":
         return "is missing"
+    if detail["type"] in ("model_type", "dict_type"):
+        return f"should be a section of keys, got {detail['input']!r}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     told = "got" in message or (detail["type"] == "value_error" and isinstance(detail["input"], dict))
     return message if told else f"{message}, got {detail['input']!r}"

@@ -135,7 +135,9 @@ def _suggest_model(model: str) -> str:
     import difflib
 
     near = difflib.get_close_matches(model, import_timm().list_models(), n=3)
-    return f"Did you mean {' or '.join(near)}?" if near else "See timm.list_models()."
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return "`leapcore backbones --family FAMILY` lists names; if a folder was meant, it does not exist."
 
 
 def _create(name: str, options: dict[str, Any], *, pretrained: bool = False) -> Any:
@@ -197,7 +199,7 @@ def _load(network: Any, path: Path) -> None:
     except Exception as error:
         if "weights_only" in str(error):  # torch and timm advise to switch it off
             raise WeightsError(
-                f"weights '{path}' cannot be loaded: they hold more than tensors, and could run code",
+                f"weights '{path}' cannot be loaded: damaged, or more than tensors, which could run code",
                 "Have them saved as .safetensors, or as a state dict alone.",
             ) from error
         raise _misfit(path, network, _shortened(error)) from error
@@ -245,7 +247,7 @@ def _check_patches(name: str, network: Any) -> None:
     if image and tuple(image) == tuple(network.pretrained_cfg["input_size"][-2:]):
         return  # some were trained at a size that leaves a margin
     if image and patch and any(side % cell for side, cell in zip(image, patch, strict=True)):
-        below = image[0] // patch[0] * patch[0]
+        below = max(image[0] // patch[0], 1) * patch[0]
         raise SpecError(
             f"image size {' x '.join(map(str, image))} cannot be cut into {name}'s patches "
             f"of {' x '.join(map(str, patch))} pixels",

@@ -102,60 +102,6 @@ def test_the_baseline_is_one_override_away(leapcore_, caplog):
     assert "scheduler 'fixed' takes no threshold" in err or "takes no threshold" in caplog.text
 
 
-# What the user does, and the line that tells the cause; the remedy is the line after it.
-MISTAKES = {
-    "missing spec": (["run", "nowhere.yaml"], "'nowhere.yaml' is neither a file nor a recipe"),
-    "unknown key": (["run", "spec.yaml", "--set", "train.sed=1"], "--set: train.sed: unknown key"),
-    "wrong type": (["run", "spec.yaml", "--set", "train.seed=x"], "--set: train.seed: should be a valid integer"),
-    "unknown backbone": (["run", "spec.yaml", "--set", "student.backbone=vitt"], "unknown backbone 'vitt'"),
-    "unknown scheduler": (["run", "spec.yaml", "--set", "curriculum.scheduler=ckaa"], "unknown scheduler 'ckaa'"),
-    "unknown source": (["run", "spec.yaml", "--set", "data.source=digit"], "unknown data source 'digit'"),
-    "unknown optimizer": (["run", "spec.yaml", "--set", "optimizer.name=adamv"], "no optimizer 'adamv'"),
-    "unknown model": (["run", "spec.yaml", "--set", "student.model=vit_teeny"], "timm has no model 'vit_teeny'"),
-    "batch too large": (["run", "spec.yaml", "--set", "train.batch_size=5000"], "train.batch_size is 5000"),
-    "weights missing": (["run", "spec.yaml", "--set", "teacher.weights=gone.pth"], "weights 'gone.pth' do not exist"),
-    "other architecture": (["run", "spec.yaml", "--set", "teacher.model=resnet18"], "are of vit_tiny_patch16_224, not of resnet18"),
-    "image size": (["run", "spec.yaml", "--set", "data.image_size=30"], "image size 30 x 30 cannot be cut into"),
-    "start too deep": (["run", "spec.yaml", "--set", "curriculum.start=13"], "start is 13, but the curriculum chooses from layers 1 to 12"),
-    "start at the last beside the last": (["run", "spec.yaml", "--set", "curriculum.start=12", "--set", "objective.target=layer+last"], "start is 12, but the curriculum chooses from layers 1 to 11"),
-    "curriculum over all layers": (["run", "spec.yaml", "--set", "objective.target=all"], "leaves a curriculum nothing to choose"),
-    "reduction of one layer": (["run", "spec.yaml", "--set", "objective.reduction=sum"], "reduction belongs to target: all"),
-    "two ways to name teachers": (["run", "spec.yaml", "--set", "teachers.a.backbone=vit"], "give 'teacher' or 'teachers'"),
-    "no validation images": (["run", "spec.yaml", "--set", "data={source: folder, train: ., val: no/val, image_size: 32}"], "data.val"),
-    "unknown recipe": (["recipes", "show", "quikstart"], "there is no recipe 'quikstart'"),
-    "eval of no model": (["eval", "knn", "no/such/folder", "--spec", "spec.yaml"], "timm has no model 'no/such/folder'"),
-    "eval without config": (["eval", "linear", ".", "--spec", "spec.yaml"], "folder '.' is no timm model"),
-    "recipe to nowhere": (["recipes", "copy", "quickstart", "no/such/x.yaml"], "cannot be written"),
-    "recipe file exists": (["recipes", "copy", "quickstart", "spec.yaml"], "'spec.yaml' exists already"),
-    "data folder missing": (["run", "spec.yaml", "--set", "data.source=folder", "--set", "data.train=gone"], "folder 'gone' does not exist"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_ends_with_cause_and_remedy_and_leaves_nothing(leapcore_, mistake):
-    arguments, cause = MISTAKES[mistake]
-    code, out, err = leapcore_(*arguments)
-    assert code == 2
-    first, remedy, *_ = err.splitlines()
-    assert first.startswith("Error: ")
-    assert cause in first
-    assert remedy
-    assert "Traceback" not in out + err
-    assert not Path("runs").exists()
-
-
-def test_folders_without_images_or_with_an_empty_class(leapcore_, tmp_path):
-    _images(tmp_path / "data")
-    options = ["--set", "data.source=folder", "--set", "data.train=data/train", "--set", "data.val=data/val"]
-    (tmp_path / "data" / "train" / "c").mkdir()
-    code, _, err = leapcore_("run", "spec.yaml", *options)
-    assert (code, "no images in class folder 'c'" in err) == (2, True)
-    for image in (tmp_path / "data" / "train").rglob("*.png"):
-        image.unlink()
-    code, _, err = leapcore_("run", "spec.yaml", *options)
-    assert (code, "holds no images" in err) == (2, True)
-
-
 def test_brackets_in_paths_are_no_markup(leapcore_):
     code, out, _ = leapcore_("run", "spec.yaml", "--output", "odd[/x]name")
     assert (code, "odd[/x]name" in out) == (0, True)
@@ -168,12 +114,6 @@ def test_validate_misses_no_missing_file(leapcore_):
     )
     options = ["--set", "data.source=folder", "--set", "data.train=gone"]
     assert "folder 'gone' does not exist" in leapcore_("validate", "spec.yaml", *options)[2]
-
-
-def test_broken_yaml(leapcore_):
-    Path("spec.yaml").write_text("name: [mine\ndata: 1\n")
-    code, _, err = leapcore_("run", "spec.yaml")
-    assert (code, "spec.yaml:2: this is not YAML" in err) == (2, True)
 
 
 def test_an_occupied_output_folder(leapcore_):

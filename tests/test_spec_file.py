@@ -164,7 +164,7 @@ def test_faults_of_overrides_name_the_override(spec_of):
 
 
 def test_a_section_that_a_later_override_empties(spec_of):
-    with pytest.raises(SpecError, match="curriculum: should be a valid dictionary"):
+    with pytest.raises(SpecError, match="curriculum: should be a section of keys"):
         spec_of(MINIMAL, "curriculum.scheduler=fixed", "curriculum=")
 
 

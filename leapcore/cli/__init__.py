@@ -61,8 +61,10 @@ def run(
             f"--processes {processes}, but a launcher started {place().size}", "Leave --processes out."
         )
     if processes > 1 and place().size == 1:
+        from leapcore.engine_spec import images_at_once
         from leapcore.launch import launch
 
+        images_at_once(spec.train.batch_size, spec.engine, processes)  # one message, not one of each process
         launch(sys.argv[1:], processes)
     if place().size == 1:  # a launcher ends the others with this signal, which is nothing to tell
         raise_at_sigterm()

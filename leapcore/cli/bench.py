@@ -72,7 +72,8 @@ def _part(cells: Sequence[Cell], part: str) -> Sequence[Cell]:
     first, slash, count = part.partition("/")
     if not (slash and first.isdecimal() and count.isdecimal() and int(first) < int(count)):
         raise SpecError(
-            f"--part {part}: not of the form I/N", "Write 0/2 and 1/2 to share among two machines."
+            f"--part {part}: not of the form I/N, with I from 0 to N - 1",
+            "Write 0/2 and 1/2 to share among two machines.",
         )
     return cells[int(first) :: int(count)]
 

@@ -79,6 +79,8 @@ def check_layers(provider: LayerFeatureProvider) -> None:
     Raises:
         PluginError: It yields too few or too many layers, or others than it says.
     """
+    if not provider.layers:
+        raise PluginError(f"{type(provider).__name__} has no layers", "Give it at least one block.")
     if not all(isinstance(layer, LayerInfo) for layer in provider.layers):
         raise PluginError(
             f"the layers of {type(provider).__name__} are no LayerInfo",

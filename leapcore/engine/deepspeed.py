@@ -14,6 +14,7 @@ from leapcore.core.layer_check import uncalled_modules
 from leapcore.engine.compiling import compile_blocks
 from leapcore.engine.optimizers import build_optimizer, peak_lr
 from leapcore.engine.ranks import Ranks, join, shared
+from leapcore.engine_spec import images_at_once
 from leapcore.errors import SpecError, did_you_mean
 from leapcore.spec import Spec
 
@@ -153,18 +154,11 @@ class _Settings(dict[str, Any]):
 
 def engine_config(spec: Spec, ranks: Ranks) -> dict[str, Any]:
     """DeepSpeed's settings for a spec."""
-    wanted, at_once = spec.engine, ranks.size * spec.engine.accumulate
-    if spec.train.batch_size % at_once:
-        below = spec.train.batch_size // at_once * at_once
-        raise SpecError(
-            f"train.batch_size: {spec.train.batch_size} images cannot be shared out evenly among "
-            f"{ranks.size} processes with engine.accumulate: {wanted.accumulate}",
-            f"Use a multiple of {at_once}, such as {below or at_once} or {below + at_once}.",
-        )
+    wanted = spec.engine
     # Else stage 3 replaces torch's linear function for good, the teachers' and later runs' too.
     zero = {"stage": wanted.zero_stage, "memory_efficient_linear": False, **_offload(wanted.offload)}
     config = {
-        "train_micro_batch_size_per_gpu": spec.train.batch_size // at_once,
+        "train_micro_batch_size_per_gpu": images_at_once(spec.train.batch_size, wanted, ranks.size),
         "gradient_accumulation_steps": wanted.accumulate,
         "gradient_clipping": spec.optimizer.clip,  # left out, DeepSpeed would clip at 1
         "zero_allow_untested_optimizer": True,  # those that would go wrong were refused

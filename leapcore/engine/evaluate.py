@@ -157,6 +157,10 @@ def load_model(model: str, spec: Spec, family: str | None) -> LayerFeatureProvid
 def _wanted(model: str, spec: Spec, family: str | None) -> BackboneSpec:
     if model == "teacher" and spec.teachers:
         raise SpecError("the spec has several teachers", f"Name one: {', '.join(spec.teachers)}.")
+    if model in spec.each_teacher and family:
+        raise SpecError(
+            f"--backbone {family}, but the spec says the family of '{model}'", "Leave --backbone out."
+        )
     if model in spec.each_teacher:
         return spec.each_teacher[model]
     path = Path(model)

@@ -57,6 +57,10 @@ def export_run(
     folder = output or run / EXPORTS / saved.path.name
     if output and output.exists() and (output.is_file() or any(output.iterdir())):
         raise OutputError(f"output '{output}' is not empty", "Name a new folder with --output.")
+    if onnx:  # found out now, a missing package leaves nothing behind
+        from leapcore.onnx_export import export_onnx, onnxruntime
+
+        onnxruntime()
     student = _student(saved)
     try:
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,8 +71,6 @@ def export_run(
         ) from error
     if not onnx:
         return Exported(saved.path.name, folder)
-    from leapcore.onnx_export import export_onnx
-
     path = folder / "student.onnx"
     return Exported(saved.path.name, folder, path, export_onnx(student, path))
 

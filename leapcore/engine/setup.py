@@ -36,6 +36,7 @@ from leapcore.engine.sharded import restore_optimizer_state
 from leapcore.engine.sources import ImageSplits
 from leapcore.engine.teachers import Teacher
 from leapcore.engine.views import mixed
+from leapcore.errors import told_of
 from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.events import ModelFacts
 from leapcore.section import flat
@@ -197,10 +198,10 @@ def _plan(spec: Spec, ranks: Ranks) -> _Plan:
         named=spec.cache.folder is not None,
     )
     providers = {
-        name: backbone(wanted, spec.data.image_size).eval().requires_grad_(False)
+        name: _backbone(name, wanted, spec).eval().requires_grad_(False)
         for name, wanted in spec.each_teacher.items()
     }
-    student = backbone(spec.student, spec.data.image_size)
+    student = _backbone("student", spec.student, spec)
     _warn_of_idle_modules(student)
     length = RunLength(spec.train.duration.in_steps(batches.steps_per_epoch), batches.steps_per_epoch)
     teachers = [
@@ -220,6 +221,11 @@ def _plan(spec: Spec, ranks: Ranks) -> _Plan:
         if spec.engine.compile:
             compile_blocks(teacher.provider, device())
     return _Plan(splits, batches, length, teachers, student, distiller, macs)
+
+
+def _backbone(name: str, wanted: BackboneSpec, spec: Spec) -> LayerFeatureProvider:
+    with told_of(f"teachers.{name}" if name in spec.teachers else name):
+        return backbone(wanted, spec.data.image_size)
 
 
 def _warn_of_idle_modules(student: LayerFeatureProvider) -> None:

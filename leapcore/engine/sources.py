@@ -123,6 +123,8 @@ def from_timm(data: DataSpec, name: str, seed: int) -> ImageSplits:
     """
     if data.root is not None and not Path(data.root).is_dir():
         raise DataError(f"data.root '{data.root}' does not exist", "Set it to the folder with the files.")
+    if data.root is None and data.source.startswith(("wds/", "torch/")):
+        raise DataError(f"data.root is missing: '{data.source}' reads files", "Set it to their folder.")
     if name == "pandas":  # datasets below 5.2 unpickles the files of the current folder
         raise DataError(
             "data.source 'hfds/pandas' reads pickles, which can run code", "Save the images as Parquet files."

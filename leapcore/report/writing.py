@@ -51,7 +51,7 @@ def write_page(document: Document, folder: Path) -> Path:
 
 def _document(folder: Path) -> Document:
     if not folder.is_dir():
-        raise ReportError(f"folder '{folder}' does not exist", "Name the folder of a bench or of a run.")
+        raise ReportError(f"'{folder}' is no folder", "Name the folder of a bench or of a run.")
     if is_bench(folder):
         return bench_document(read(folder))
     if any((folder / name).is_file() for name in MARKS):

@@ -81,7 +81,7 @@ def test_methods_differ_without_colour():
     assert len({(look.line, look.marker) for look in looks.values()}) == 9
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "does not exist"), ("notes.txt", "neither a bench")])
+@pytest.mark.parametrize(("content", "told"), [(None, "is no folder"), ("notes.txt", "neither a bench")])
 def test_the_command_names_what_is_missing(leapcore_, tmp_path, content, told):
     if content:
         (tmp_path / "odd").mkdir()

@@ -1,0 +1,96 @@
+"""Writes the pages that are made from the code: ``make pages``."""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from leapcore.cli import app
+
+DOCS = Path(__file__).parent
+sys.path.append(str(DOCS.parent / "tests"))
+
+CLI = """\
+# Commands
+
+Made from the program itself by `make pages`; `leapcore COMMAND --help` says the same. Exit
+codes are in [scaling.md](scaling.md#what-ends-a-run-and-how), messages in
+[troubleshooting.md](troubleshooting.md).
+"""
+TROUBLE = """\
+# Troubleshooting by message
+
+leapcore ends with what is wrong and where, then what to do about it, and with exit code 2. Search this page
+for a few words of the message. Each entry is provoked by a test (`tests/bad_inputs.py`), so it reads as you
+see it, except for names and numbers. The spec in its command is sound unless the entry says otherwise.
+
+What takes longer to go wrong, such as memory, disks, dead processes and losses that are not finite, is in
+[scaling.md](scaling.md#what-ends-a-run-and-how). A traceback is a fault of leapcore: please report it.
+"""
+
+
+def cli_page() -> str:
+    """The reference of all commands."""
+    return "\n".join([CLI, *_commands("leapcore", get_command(app))])
+
+
+def _commands(path: str, command: Any) -> Iterator[str]:
+    inner = getattr(command, "commands", {})
+    if path != "leapcore":
+        yield from _section(path, command)
+    for name in sorted(inner):
+        yield from _commands(f"{path} {name}", inner[name])
+
+
+def _section(path: str, command: Any) -> Iterator[str]:
+    yield f"{'#' * (path.count(' ') + 1)} {path}\n"
+    yield escape(inspect.cleandoc(command.help or command.callback.__doc__ or ""), quote=False) + "\n"
+    if not hasattr(command, "commands"):
+        yield f"`{' '.join([path, *map(_usage, command.params)])}`\n"
+        yield from (f"- `{_form(parameter)}`: {_meaning(parameter)}" for parameter in command.params)
+        yield ""
+
+
+def _usage(parameter: Any) -> str:
+    form = _form(parameter)
+    many = "…" if getattr(parameter, "multiple", False) else ""
+    return f"{form}{many}" if parameter.required else f"[{form}]{many}"
+
+
+def _form(parameter: Any) -> str:
+    """``--output DIR`` for an option, ``RUN`` for an argument."""
+    value = parameter.metavar or parameter.name.upper()
+    if parameter.param_type_name == "argument":
+        return value
+    return parameter.opts[0] if parameter.is_flag else f"{parameter.opts[0]} {value}"
+
+
+def _meaning(parameter: Any) -> str:
+    meaning = escape(parameter.help or f"The {parameter.name}.", quote=False)
+    default = parameter.default
+    told = isinstance(default, (int, str)) and not isinstance(default, bool)
+    return f"{meaning} Default: {default}." if told else meaning
+
+
+def trouble_page() -> str:
+    """What users get wrong, by kind: message, cause, remedy."""
+    from bad_inputs import BAD
+
+    kinds = [f"## {kind}\n\n" + "\n".join(map(_entry, cases)) + "\n" for kind, cases in BAD.items()]
+    return "\n".join([TROUBLE, *kinds])
+
+
+def _entry(bad: Any) -> str:
+    command = f"leapcore {bad.command}"
+    return f"- **`{bad.message}`** after `{command}`  \n  {bad.cause}  \n  → {bad.remedy}"
+
+
+PAGES = {"cli.md": cli_page, "troubleshooting.md": trouble_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
