@@ -4,12 +4,15 @@ import inspect
 import sys
 from collections.abc import Iterator
 from html import escape
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from typer.main import get_command
 
 from leapcore.cli import app
+from leapcore.plugins import Plugins
+from leapcore.schema import page as spec
 
 DOCS = Path(__file__).parent
 sys.path.append(str(DOCS.parent / "tests"))
@@ -89,7 +92,13 @@ def _entry(bad: Any) -> str:
     return f"- **`{bad.message}`** after `{command}`  \n  {bad.cause}  \n  → {bad.remedy}"
 
 
-PAGES = {"cli.md": cli_page, "troubleshooting.md": trouble_page}
+def spec_page() -> str:
+    """The reference of all keys, without those of plugins that only this machine has."""
+    ours = [point for point in entry_points(group="leapcore") if point.dist and point.dist.name == "leapcore"]
+    return spec.page(Plugins(ours))
+
+
+PAGES = {"cli.md": cli_page, "spec.md": spec_page, "troubleshooting.md": trouble_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -173,7 +173,7 @@ def test_links_and_named_files_exist(page):
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("name", ["cli.md", "troubleshooting.md"])
+@pytest.mark.parametrize("name", ["cli.md", "spec.md", "troubleshooting.md"])
 def test_the_pages_made_from_the_code_are_current(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     from generate import PAGES
