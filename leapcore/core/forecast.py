@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from leapcore.core.schedulers import DifficultyScheduler
 
-# How many steps it takes to believe that a part of their time does not depend on the layer.
-DOUBT = 20
+# So many steps speak for "a step takes no time but for its FLOPs".
+DOUBT = 2
 
 
 class Stay(NamedTuple):

@@ -80,15 +80,21 @@ def _of_schedule(costs: Costs) -> Iterator[Advice]:
 
 
 def _of_curricula(costs: Costs) -> Iterator[Advice]:
-    for name, stays in costs.by_the_clock().items():
-        teacher = next(teacher for teacher in costs.parts.teachers if teacher.name == name)
-        last = teacher.match.target.choices - 1
-        if max(stay.target for stay in stays) < last and teacher.scheduler.target < last:
+    walks = costs.by_the_clock()
+    for teacher in costs.parts.teachers:
+        stays, listens = walks[teacher.name], teacher.scheduler.alignment is not None
+        short = max(stay.target for stay in stays) < teacher.match.target.choices - 1
+        if short and (listens or len(stays) > 1):  # a single layer without a score is what was asked for
             yield _short_of_the_last(costs, teacher, stays)
 
 
 def _short_of_the_last(costs: Costs, teacher: Teacher, stays: Sequence[Stay]) -> Advice:
     first, reached, depth = stays[0].target + 1, stays[-1].target + 1, teacher.match.target.choices
+    if teacher.scheduler.alignment is None:
+        return Advice(
+            f"{_whose(costs, teacher)}the walk ends at layer {reached} of {depth}, and was never at the last",
+            "Give the curriculum less time, or the run more (train.duration).",
+        )
     limit = getattr(teacher.scheduler, "max_time_per_layer", None)
     if limit is None:
         return Advice(
@@ -97,7 +103,7 @@ def _short_of_the_last(costs: Costs, teacher: Teacher, stays: Sequence[Stay]) ->
             "Set curriculum.max_time_per_layer, or see that the student gets there.",
         )
     duration = costs.parts.spec.train.duration
-    fitting = duration.amount // (depth - first) if duration.unit == limit.unit else 0
+    fitting = (duration.amount - 1) // (depth - first) if duration.unit == limit.unit else 0
     shorter = f"Set curriculum.max_time_per_layer to {fitting}{limit.unit} or less, " if fitting else ""
     return Advice(
         f"{_whose(costs, teacher)}with {limit} at each layer, a walk from layer {first} has come to layer "
@@ -109,15 +115,19 @@ def _short_of_the_last(costs: Costs, teacher: Teacher, stays: Sequence[Stay]) ->
 def _of_layers(costs: Costs) -> Iterator[Advice]:
     baseline = costs.step({name: depth - 1 for name, depth in costs.parts.depths.items()})
     least = costs.step(dict.fromkeys(costs.parts.depths, 0))
-    if all(
-        teacher.scheduler.target == costs.parts.depths[teacher.name] - 1 for teacher in costs.parts.teachers
-    ):
-        return  # a fixed one
+    if not costs.moves:
+        return
+    if costs.parts.spec.objective.target == "layer+last":
+        yield Advice(
+            "objective.target: layer+last needs the teacher's last layer in every step, so no walk saves FLOPs",
+            "Set objective.target: layer, if they are to be saved.",
+        )
+        return
     if 1 - least / baseline < LITTLE:
         yield Advice(
             f"a step against the first layer costs {least / baseline:.1%} of one against the last: "
             "no curriculum can save more than the difference",
-            "It may still help the student; fewer FLOPs take a larger teacher, or objective.target: layer.",
+            "The walk may still help the student; to save FLOPs takes a larger teacher.",
         )
     for teacher in costs.parts.teachers:
         macs = costs.layers[teacher.name].teacher

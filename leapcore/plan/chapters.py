@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from leapcore.core.flops import FLOPS_PER_MAC, STUDENT_STEP
@@ -37,14 +38,14 @@ def whole_run(costs: Costs, courses: Sequence[Scenario]) -> Table:
     return Table(["FLOPs", *names, LAST], rows, caption, starts=frozenset({len(rows) - 2}))
 
 
-def _by_part(costs: Costs, course: Scenario) -> dict[str, int]:
+def _by_part(costs: Costs, course: Scenario) -> dict[str, float]:
     told, heads = course.ledger.flops_by_part(), costs.projectors(course.walks)
-    parts = {
+    parts: dict[str, float] = {
         "teacher" if len(costs.layers) == 1 else "teachers": told["teacher"],
         "student, forward and backward": told["student"] - heads,
         "projectors": heads,
         "alignment": told["alignment"],
-        "calibration": told["calibration"],
+        "calibration": told["calibration"] if costs.parts.images is not None else math.nan,
     }
     return parts | ({"spared by the cache, at most": -course.spared} if course.spared else {})
 
@@ -82,8 +83,8 @@ def by_layer(costs: Costs) -> Iterator[Table]:
         yield Table(
             [f"target layer{whose}", "teacher", "student", "alignment", "step", "of the last, %"],
             rows,
-            "GFLOPs per image while that layer is the target: the student with its projectors, forward and "
-            "backward; the alignment where it is measured, which the step leaves out.",
+            f"{_unit(costs)[1]} per image while that layer is the target: the student with its projectors, "
+            "forward and backward; the alignment where it is measured, which the step leaves out.",
             shades=[[0, 0, 0, 0, share] for share in shares],
         )
 
@@ -92,14 +93,14 @@ def drawn_layers(costs: Costs) -> Iterator[Picture]:
     """The same as bars, every layer."""
     for teacher in costs.parts.teachers:
         title = teacher.name if len(costs.layers) > 1 else ""
-        drawing = step_costs(title, _stacked(costs, teacher))
+        drawing = step_costs(title, _stacked(costs, teacher), _unit(costs)[1])
         yield Picture("A step's cost by its target layer, alignment left out.", [drawing], wide=30)
 
 
 def _layer_rows(costs: Costs, teacher: Teacher) -> tuple[list[float], list[list[str]]]:
     """Of some layers: each step's share of the last layer's, and the cells."""
     layers, rows, shares = costs.layers[teacher.name], [], []
-    deepest = {name: depth - 1 for name, depth in costs.parts.depths.items()}
+    unit, deepest = _unit(costs)[0], {name: depth - 1 for name, depth in costs.parts.depths.items()}
     for k in _some(len(layers.teacher)):
         step = costs.step(deepest | {teacher.name: k})
         shares.append(step / costs.step(deepest))
@@ -109,14 +110,15 @@ def _layer_rows(costs: Costs, teacher: Teacher) -> tuple[list[float], list[list[
             layers.scores[k] / costs.parts.spec.train.batch_size,
             step / FLOPS_PER_MAC,
         )
-        rows.append([str(k + 1), *map(_giga, macs), percent(shares[-1], 1)])
+        shown = [f"{FLOPS_PER_MAC * part / unit:,.2f}" if part else "0" for part in macs]
+        rows.append([str(k + 1), *shown, percent(shares[-1], 1)])
     return shares, rows
 
 
 def _stacked(costs: Costs, teacher: Teacher) -> dict[str, list[float]]:
-    layers, giga = costs.layers[teacher.name], FLOPS_PER_MAC / 1e9
-    student = [giga * STUDENT_STEP * (costs.parts.student_macs + head) for head in layers.heads]
-    return {"student and projectors": student, "teacher": [giga * macs for macs in layers.teacher]}
+    layers, flop = costs.layers[teacher.name], FLOPS_PER_MAC / _unit(costs)[0]
+    student = [flop * STUDENT_STEP * (costs.parts.student_macs + head) for head in layers.heads]
+    return {"student and projectors": student, "teacher": [flop * macs for macs in layers.teacher]}
 
 
 def _some(count: int) -> list[int]:
@@ -125,8 +127,10 @@ def _some(count: int) -> list[int]:
     return [round(index * (count - 1) / max(1, shown - 1)) for index in range(shown)]
 
 
-def _giga(macs: float) -> str:
-    return f"{FLOPS_PER_MAC * macs / 1e9:,.3f}" if macs else "0"
+def _unit(costs: Costs) -> tuple[float, str]:
+    """In which a step against the last layer has at least one digit before the point."""
+    whole = costs.step({name: depth - 1 for name, depth in costs.parts.depths.items()})
+    return (1e9, "GFLOPs") if whole >= 1e9 else (1e6, "MFLOPs")
 
 
 def what_if(costs: Costs) -> Iterator[Table]:
@@ -140,7 +144,7 @@ def what_if(costs: Costs) -> Iterator[Table]:
                 for start, row in zip(found.starts, found.saved, strict=True)
             ],
             "By first target (rows) and epochs at each layer (columns), of walks that never ask for a score, "
-            f"against the last layer throughout in {costs.parts.spec.train.duration}.",
+            f"against the last layer throughout, over {costs.parts.spec.train.duration}.",
             shades=found.saved,
         )
     rows = [
@@ -163,6 +167,7 @@ def _of_walk(costs: Costs, walks: Walks) -> list[str]:
 def drawn_ways(costs: Costs, courses: Sequence[Scenario]) -> Iterator[Picture]:
     """The run's own walks beside those of other schedulers."""
     walks: Mapping[str, Walks] = {one.name: one.walks for one in courses} | without_scores(costs)
+    walks = {name: walk for name, walk in walks.items() if name != "random"}  # which would cover the others
     looks = styles(list(walks), "fixed")
     for teacher in costs.layers:
         found = {name: (looks[name], _shares(walk, teacher)) for name, walk in walks.items()}

@@ -65,6 +65,12 @@ class Costs:
         teachers = sum(teacher.baseline_macs for teacher in self.parts.teachers)
         return FlopsLedger(teachers, self.parts.student_macs + heads)
 
+    @cached_property
+    def moves(self) -> bool:
+        """Whether any target is another one than the last layer, at some time."""
+        walks, depths = self.by_the_clock(), self.parts.depths
+        return any(stay.target < depths[name] - 1 for name, stays in walks.items() for stay in stays)
+
     def step(self, targets: Mapping[str, int]) -> int:
         """FLOPs per image of a step with these targets, alignments left out."""
         heads = sum(self.layers[name].heads[target] for name, target in targets.items())

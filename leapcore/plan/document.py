@@ -52,7 +52,7 @@ def _summary(costs: Costs, courses: Sequence[Scenario]) -> list[str]:
         length = f"{counted(parts.length.total_steps, 'step')} of {batch} images."
         length += f" {parts.images:,} training images make an epoch of {epoch}."
     saved = percent(max(one.saved for one in courses), 1)
-    if all(teacher.scheduler.target == parts.depths[teacher.name] - 1 for teacher in parts.teachers):
+    if not costs.moves:
         return [length, "Its target is the last layer throughout, which saves nothing."]
     return [
         length,

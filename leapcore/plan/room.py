@@ -31,8 +31,8 @@ def memory(costs: Costs, probed: Probe | None) -> Iterator[Block]:
     yield Table(
         ["memory", "MB"],
         rows,
-        "MB are 10^6 bytes. Student, projectors and their optimizer are kept in float32; on a GPU the "
-        "teacher's blocks are there up to the target and the next one, elsewhere all are in the host's memory.",
+        "MB are 10^6 bytes. Student, projectors and their optimizer are kept in float32. On a GPU, a "
+        "teacher's blocks are there up to the target and the next; else all are in the host's memory.",
     )
     yield _partitioned(size)
     yield Text(_activations(probed))
@@ -54,7 +54,7 @@ def _activations(probed: Probe | None) -> str:
         return f"With activations, tensors took {max(peaks):.2f} GB at most in the steps that were measured."
     if probed:
         return "Activations come on top; a probe measures them on a GPU only."
-    return "Activations come on top; they depend on kernels and are not guessed. On a GPU, --probe measures them."
+    return "Activations come on top and are not guessed: on a GPU, --probe measures them."
 
 
 def disk(costs: Costs, course: Scenario) -> Table:
@@ -75,4 +75,4 @@ def disk(costs: Costs, course: Scenario) -> Table:
 
 
 def _mega(size: int | None) -> str:
-    return NOTHING if size is None else f"{size / 1e6:,.1f}"
+    return NOTHING if size is None else f"{size / 1e6:,.{0 if size >= 1e8 else 2}f}"

@@ -45,4 +45,6 @@ def scenarios(costs: Costs) -> list[Scenario]:
 
 
 def _scenario(costs: Costs, name: str, walks: Walks) -> Scenario:
-    return Scenario(name, walks, costs.booked(walks), costs.spared(walks))
+    return Scenario(
+        name, walks, costs.booked(walks, calibrated=costs.parts.images is not None), costs.spared(walks)
+    )

@@ -15,8 +15,8 @@ _SIZE = (4.6, 2.5)
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
 
-def step_costs(title: str, parts: Mapping[str, Sequence[float]]) -> str:
-    """GFLOPs of an image in a step, stacked by part, over the target layer (from 1)."""
+def step_costs(title: str, parts: Mapping[str, Sequence[float]], unit: str) -> str:
+    """FLOPs of an image in a step, stacked by part, over the target layer (from 1)."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0.13, 0.18, 0.84, 0.7))
@@ -25,14 +25,14 @@ def step_costs(title: str, parts: Mapping[str, Sequence[float]]) -> str:
         for (name, costs), colour in zip(parts.items(), _COLOURS, strict=False):
             axes.bar(layers, costs, width=0.85, bottom=below, color=colour, label=name)
             below = [low + cost for low, cost in zip(below, costs, strict=True)]
-        axes.set(xlabel="target layer", ylabel="GFLOPs per image")
+        axes.set(xlabel="target layer", ylabel=f"{unit} per image")
         axes.set_title(title)
         axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         axes.legend(frameon=False, fontsize=8, loc="upper left")
 
-    return svg(draw, _SIZE, f"{title}: GFLOPs of a step for each of the teacher's layers")
+    return svg(draw, _SIZE, f"{title}: {unit} of a step for each of the teacher's layers")
 
 
 def drawn_walks(title: str, found: Mapping[str, tuple[Style, Sequence[tuple[float, int]]]]) -> str:
