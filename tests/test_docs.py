@@ -51,6 +51,7 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "docs/method.md",
         "docs/paper.md",
         "docs/performance.md",
+        "docs/plan.md",
         "docs/plugins.md",
         "docs/report.md",
         "docs/backbones.md",

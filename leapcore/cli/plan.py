@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from leapcore.cli.common import Overrides, Source, console
+from leapcore.errors import OutputError
 
 if TYPE_CHECKING:
     from leapcore.plan.costs import Costs
@@ -30,6 +31,8 @@ def plan(
 
     No weights are loaded or downloaded, and nothing is written but the page.
     """
+    if output is not None and not output.parent.is_dir():  # better now than after a probe
+        raise OutputError(f"folder '{output.parent}' does not exist", "Name a file in a folder that does.")
     for library in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):  # before they are imported
         os.environ.setdefault(library, "1")
     from leapcore.spec_file import load_spec

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from leapcore.core.forecast import Stay
 from leapcore.engine.components import lr_warmup
 from leapcore.engine.teachers import FEW, Teacher
 from leapcore.plan.costs import Costs
+from leapcore.plan.sizes import trained
 
 DROPPED = 0.1  # share of an epoch whose images are left out that is worth a word
 LITTLE = 0.05  # share of a run's FLOPs below which no curriculum saves anything to speak of
@@ -119,7 +122,7 @@ def _of_layers(costs: Costs) -> Iterator[Advice]:
         return
     if costs.parts.spec.objective.target == "layer+last":
         yield Advice(
-            "objective.target: layer+last needs the teacher's last layer in every step, so no walk saves FLOPs",
+            "objective.target: layer+last needs the last layer in every step, so that no walk saves FLOPs",
             "Set objective.target: layer, if they are to be saved.",
         )
         return
@@ -182,6 +185,13 @@ def _of_machine(costs: Costs) -> Iterator[Advice]:
         yield Advice(
             f"{spec.data.workers} processes are to load images, on {cores} cores of this machine",
             f"Set data.workers to {cores} or less, if the run is to be here.",
+        )
+    size, free = trained(costs.parts), shutil.disk_usage(Path()).free
+    wanted = size.exported + (size.checkpoint or 0) * (spec.checkpoint.keep + 1)
+    if wanted > free:
+        yield Advice(
+            f"checkpoints and student take {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free here",
+            "Free some space, name another disk with --output, or lower checkpoint.keep.",
         )
     if torch.get_num_threads() > cores:
         yield Advice(

@@ -77,14 +77,16 @@ def _measured_row(costs: Costs, one: Measured) -> list[str]:
 
 def by_layer(costs: Costs) -> Iterator[Table]:
     """What a step costs for each target layer of each teacher."""
+    several = len(costs.layers) > 1
+    others = ", the other teachers at their last layers" if several else ""
     for teacher in costs.parts.teachers:
-        whose = f" of {teacher.name}" if len(costs.layers) > 1 else ""
+        whose = f" of {teacher.name}" if several else ""
         shares, rows = _layer_rows(costs, teacher)
         yield Table(
             [f"target layer{whose}", "teacher", "student", "alignment", "step", "of the last, %"],
             rows,
-            f"{_unit(costs)[1]} per image while that layer is the target: the student with its projectors, "
-            "forward and backward; the alignment where it is measured, which the step leaves out.",
+            f"{_unit(costs)[1]} per image while that layer is the target{others}: the student with its "
+            "projectors, forward and backward; the alignment, where it is measured, is not in the step.",
             shades=[[0, 0, 0, 0, share] for share in shares],
         )
 

@@ -57,7 +57,7 @@ def _summary(costs: Costs, courses: Sequence[Scenario]) -> list[str]:
     return [
         length,
         f"If no score ever moves the target, the curriculum saves {saved} % of the FLOPs of a run against "
-        "the last layer throughout; the earlier scores move it, the less.",
+        "the last layer throughout; the earlier scores move it, the less it saves.",
     ]
 
 
