@@ -46,4 +46,4 @@ def _style(shade: float) -> str:
     if shade <= 0:
         return ""
     mixed = [round(light + shade * (dark - light)) for light, dark in zip(_LIGHT, _DARK, strict=True)]
-    return f"{'white' if shade > 0.5 else 'black'} on rgb({','.join(map(str, mixed))})"
+    return f"{'rgb(255,255,255)' if shade > 0.75 else 'black'} on rgb({','.join(map(str, mixed))})"
