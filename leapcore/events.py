@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leapcore.core.forecast import Forecast
     from leapcore.spec import Spec
 
 
@@ -53,6 +54,7 @@ class RunStart:
         val_images: Size of the validation set.
         step: Finished steps; more than 0 where the run goes on from a checkpoint.
         targets: Each teacher's layer there, counted from 1.
+        forecast: What the steps that are left will cost; it follows the run.
     """
 
     spec: Spec
@@ -65,6 +67,7 @@ class RunStart:
     val_images: int
     step: int = 0
     targets: dict[str, int] = field(default_factory=dict)
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True)

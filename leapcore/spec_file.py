@@ -20,22 +20,23 @@ from leapcore.spec_text import KeyPath, SpecText, override, read_text, spec_erro
 logger = logging.getLogger(__name__)
 
 
-def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
+def load_spec(source: str | Path, overrides: Sequence[str] = (), *, files: bool = True) -> Spec:
     """Read a spec and check everything in it that needs no model and no image.
 
     Args:
         source: A YAML file, or the name of a recipe that ships with leapcore.
         overrides: ``"section.key=value"`` each, applied over the file.
+        files: Whether the files that it names must be there.
 
     Raises:
         SpecError: The file cannot be read, or something in it is wrong; all faults are listed.
         UnknownNameError: It names a plugin's part that is not there.
         WeightsError, DataError: It names files that are not there.
     """
-    return spec_of(read_text(str(source)), overrides)
+    return spec_of(read_text(str(source)), overrides, files=files)
 
 
-def spec_of(text: SpecText, overrides: Sequence[str] = ()) -> Spec:
+def spec_of(text: SpecText, overrides: Sequence[str] = (), *, files: bool = True) -> Spec:
     """As :func:`load_spec`, of a text that was read before, or put together."""
     for wanted in overrides:
         override(text, wanted)
@@ -45,7 +46,10 @@ def spec_of(text: SpecText, overrides: Sequence[str] = ()) -> Spec:
         spec = Spec.model_validate(text.keys)
     except ValidationError as error:
         raise spec_error(text, Spec, (), error) from error
-    return _with_checked_names(spec, text)
+    checked = _with_checked_names(spec, text)
+    if files:
+        _require_files(checked)
+    return checked
 
 
 def _drop_foreign_options(text: SpecText, path: KeyPath) -> None:
@@ -65,7 +69,7 @@ def _drop_foreign_options(text: SpecText, path: KeyPath) -> None:
 
 
 def _with_checked_names(spec: Spec, text: SpecText) -> Spec:
-    """Check every name that plugins provide, and the files; fill in the schedulers' own defaults."""
+    """Check every name that plugins provide; fill in the schedulers' own defaults."""
     for path, teacher in _teachers(spec).items():
         _require(text, (*path, "backbone"), "backbones", teacher.backbone)
     _require(text, ("student", "backbone"), "backbones", spec.student.backbone)
@@ -78,7 +82,6 @@ def _with_checked_names(spec: Spec, text: SpecText) -> Spec:
         )
         for name, teacher in spec.teachers.items()
     }
-    _require_files(spec)
     return spec.model_copy(update={"curriculum": curriculum, "teachers": teachers})
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn, Optional
 
 import typer
 
-from leapcore.cli import backbones, bench, doctor, evaluate, export, plugins, recipes, report, schema
+from leapcore.cli import backbones, bench, doctor, evaluate, export, plan, plugins, recipes, report, schema
 from leapcore.cli.common import Overrides, Source, console, fail, load
 from leapcore.engine.signals import Sigterm, raise_at_sigterm
 from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
@@ -26,6 +26,7 @@ app.add_typer(plugins.app, name="plugins")
 app.command("bench")(bench.bench)
 app.command("backbones")(backbones.backbones)
 app.command("export")(export.export)
+app.command("plan")(plan.plan)
 app.command("report")(report.report)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)

@@ -125,6 +125,25 @@ def _slots_by_layer(provider: LayerFeatureProvider) -> dict[int, list[_Slot]]:
     }
 
 
+def layer_bytes(provider: LayerFeatureProvider, *, narrow: bool) -> tuple[int, list[int]]:
+    """Bytes of a backbone's tensors that stay on a device, and of those that come with each layer.
+
+    Args:
+        provider: A frozen backbone, in float32.
+        narrow: Whether its matrices will be kept in 16 bits (:func:`matrices_to`).
+    """
+    matrices = [module for module in provider.modules() if type(module) in (nn.Linear, nn.Conv2d)]
+    halved = {id(p) for module in matrices for p in module.parameters()} if narrow else set[int]()
+
+    def size(slots: Iterable[_Slot]) -> int:
+        each = {id(t): t.numel() * t.itemsize // (1 + (id(t) in halved)) for _, _, t in slots}
+        return sum(each.values())
+
+    by_layer = _slots_by_layer(provider)
+    layers = [size(by_layer.get(layer, [])) for layer in range(len(provider.layers))]
+    return size(_slots(provider.modules())) - sum(layers), layers
+
+
 def _like(old: Tensor, new: Tensor) -> Tensor:
     """A parameter where the old one was."""
     moved = new is not old and isinstance(old, nn.Parameter)

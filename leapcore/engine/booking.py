@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from leapcore.core.distiller import Distillation
+from leapcore.core.flops import STUDENT_STEP
+from leapcore.core.forecast import Forecast
 from leapcore.engine.setup import Parts
 from leapcore.engine.teachers import Teacher
 from leapcore.events import per_teacher
@@ -54,3 +56,19 @@ def book_found(parts: Parts, layers: Mapping[str, int], found: Sequence[int]) ->
             share = torch.full((), images / parts.spec.train.batch_size, device=parts.device)
             figures |= per_teacher({"cache_hits": share}, teacher.name, parts.teachers)
     return figures
+
+
+def forecast(teachers: Sequence[Teacher], student_macs: int) -> Forecast:
+    """What the steps that are left will be booked with, in MACs per image; alignments left out.
+
+    Args:
+        teachers: With their schedulers.
+        student_macs: MACs per image of the student without projectors.
+    """
+    costs = {
+        teacher.name: [
+            teacher.target_macs(layer) + STUDENT_STEP * head for layer, head in enumerate(teacher.head_macs)
+        ]
+        for teacher in teachers
+    }
+    return Forecast({t.name: t.scheduler for t in teachers}, costs, STUDENT_STEP * student_macs)

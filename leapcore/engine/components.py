@@ -41,7 +41,7 @@ def build_teacher(
     """
     try:
         match = _match(spec.objective, student, provider)
-        scheduler = _scheduler(spec.curricula[name], match.target.choices)
+        scheduler = scheduler_of(spec.curricula[name], match.target.choices)
     except SpecError as error:
         whose = f"teachers.{name}: " if spec.teachers else ""
         raise SpecError(whose + error.cause, error.remedy) from error
@@ -98,11 +98,17 @@ def _patch_loss(name: str) -> FeatureLoss:
     return loss
 
 
-def lr_schedule(spec: OptimizerSpec, run: RunLength) -> LrSchedule:
-    """The schedule of the spec; its warm-up is LEAP's if left out: 10 epochs, at most a tenth."""
-    total, per_epoch, restart = run.total_steps, run.steps_per_epoch, spec.restart
+def lr_warmup(spec: OptimizerSpec, run: RunLength) -> int:
+    """Steps of the warm-up; LEAP's if left out: 10 epochs, at most a tenth."""
+    total, per_epoch = run.total_steps, run.steps_per_epoch
     warmup = spec.warmup.in_steps(per_epoch) if spec.warmup else min(10 * per_epoch, total // 10)
-    warmup = min(warmup, total)
+    return min(warmup, total)
+
+
+def lr_schedule(spec: OptimizerSpec, run: RunLength) -> LrSchedule:
+    """The schedule of the spec."""
+    total, per_epoch, restart = run.total_steps, run.steps_per_epoch, spec.restart
+    warmup = lr_warmup(spec, run)
     if restart is not None and restart.warmup is not None:
         decay = restart.peak_decay or 0.0
         return SegmentWarmup(total, restart.warmup.in_steps(per_epoch), peak_decay=decay)
@@ -138,7 +144,8 @@ def backbone(wanted: BackboneSpec, image_size: int) -> LayerFeatureProvider:
     )
 
 
-def _scheduler(curriculum: CurriculumSpec, num_layers: int) -> DifficultyScheduler:
+def scheduler_of(curriculum: CurriculumSpec, num_layers: int) -> DifficultyScheduler:
+    """The scheduler of a curriculum, for a choice of so many layers."""
     factory = installed_plugins().get("schedulers", curriculum.scheduler)
     try:
         scheduler: DifficultyScheduler = factory(num_layers, **checked_options(factory, curriculum.options))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from leapcore.core.duration import Duration
+from leapcore.engine.booking import forecast
 from leapcore.engine.cka_maps import tell_cka_maps
 from leapcore.engine.evaluate import current_student, final_accuracies
 from leapcore.engine.faults import machine_faults_told
@@ -183,6 +184,7 @@ def _start(loop: Loop, folder: RunFolder | Elsewhere) -> RunStart:
         val_images=len(parts.splits.val),  # type: ignore[arg-type]
         step=loop.step,
         targets={teacher.name: teacher.scheduler.target + 1 for teacher in parts.teachers},
+        forecast=forecast(parts.teachers, parts.student_macs),
     )
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from leapcore.events import ModelFacts, RunReport, RunStart, TargetChange, figure_name
 from leapcore.hookspecs import hookimpl
+from leapcore.listeners.eta import EtaColumn
 from leapcore.spec import Spec
 
 
@@ -24,11 +25,12 @@ class ConsoleListener:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._eta = EtaColumn()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:3.0f}%  {task.fields[figures]}  ETA"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            self._eta,
             console=console,
             disable=not console.is_terminal,
         )
@@ -63,6 +65,7 @@ class ConsoleListener:
             completed=start.step,
             figures="",
         )
+        self._eta.start(start)
         self._progress.start()
 
     @hookimpl
@@ -84,6 +87,7 @@ class ConsoleListener:
             self._console.print(f"step {step}: kNN accuracy {metrics['knn']:.2%}", highlight=False)
         if "loss" not in metrics:  # an evaluation's
             return
+        self._eta.note(step, metrics)
         figures = _figures(metrics)
         self._progress.update(self._task, completed=step, figures=figures)
         if not self._console.is_terminal and int(metrics["epoch"]) > self._epoch:

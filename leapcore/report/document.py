@@ -24,6 +24,7 @@ class Table:
         caption: How its numbers are made.
         stubs: How many columns are text.
         starts: Indices of rows that begin a group.
+        shades: How dark each figure of each row is, from 0 to 1; empty where colours say nothing.
     """
 
     columns: list[str]
@@ -31,6 +32,7 @@ class Table:
     caption: str = ""
     stubs: int = 1
     starts: frozenset[int] = frozenset()
+    shades: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from leapcore.backbones import build_backbone
-from leapcore.core.residency import ResidentLayers, matrices_to
+from leapcore.core.residency import ResidentLayers, layer_bytes, matrices_to
 
 META = torch.device("meta")  # stands in for a GPU: its tensors do not mix with the host's
 
@@ -100,3 +100,17 @@ def test_16_bits_after_placing_come_to_the_device_too(provider):
     matrices_to(provider.model, torch.bfloat16)
     resident.keep([0])
     assert torch.bfloat16 in {p.dtype for p in provider.block(0).parameters() if p.device == META}
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_bytes_on_a_device_are_known_beforehand(vit, narrow):
+    provider = vit()
+    shared, layers = layer_bytes(provider, narrow=narrow)
+    if narrow:
+        matrices_to(provider.model, torch.bfloat16)
+    total = sum(t.numel() * t.itemsize for t in [*provider.parameters(), *provider.buffers()])
+    assert shared + sum(layers) == total
+    if not narrow:
+        ResidentLayers(provider, torch.device("meta")).keep([0, 1])
+        here = [t for t in [*provider.parameters(), *provider.buffers()] if t.device.type == "meta"]
+        assert shared + sum(layers[:2]) == sum(t.numel() * t.itemsize for t in here)

@@ -1,0 +1,64 @@
+"""``leapcore plan``: what a run will cost, before its first step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from leapcore.cli.common import Overrides, Source, console
+from leapcore.errors import OutputError
+
+if TYPE_CHECKING:
+    from leapcore.plan.costs import Costs
+    from leapcore.plan.probe import Probe
+
+
+def plan(
+    source: Source,
+    set_: Overrides = None,
+    probe: Annotated[
+        bool, typer.Option(help="Take ten real steps at each of three layers, to tell the time.")
+    ] = False,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.html", help="Write it as a page with drawings, too."),
+    ] = None,
+) -> None:
+    """Tell what a run will cost: FLOPs, memory, disk, time with --probe, and what speaks against it.
+
+    No weights are loaded or downloaded, and nothing is written but the page.
+    """
+    if output is not None and not output.parent.is_dir():  # better now than after a probe
+        raise OutputError(f"folder '{output.parent}' does not exist", "Name a file in a folder that does.")
+    for library in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):  # before they are imported
+        os.environ.setdefault(library, "1")
+    from leapcore.spec_file import load_spec
+
+    spec, terminal = load_spec(source, set_ or [], files=False), console()
+    with terminal.status("counting"):
+        from leapcore.plan.costs import Costs
+        from leapcore.plan.document import document
+        from leapcore.plan.parts import planned
+        from leapcore.plan.terminal import show
+
+        costs = Costs(planned(spec))
+    measured = _probed(costs) if probe else None
+    with terminal.status("counting"):
+        found = document(costs, measured, drawings=output is not None)
+    show(terminal, found)
+    if output is not None:
+        from leapcore.report.files import write_whole
+        from leapcore.report.page import page
+
+        written = write_whole(output, page(found).encode())
+        terminal.print(f"\npage: {written}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _probed(costs: Costs) -> Probe:
+    from leapcore.plan.probe import probe
+
+    with console().status("probing") as status:
+        return probe(costs, lambda text: status.update(f"probing: {text}"))

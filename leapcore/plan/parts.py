@@ -1,0 +1,93 @@
+"""A run's models on the meta device: shapes and costs without weights, images or arithmetic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from leapcore.core.distiller import Distiller
+from leapcore.core.duration import RunLength
+from leapcore.engine.components import backbone, build_teacher, image_splits
+from leapcore.engine.costs import student_macs
+from leapcore.engine.ranks import Ranks
+from leapcore.engine.teachers import Teacher
+from leapcore.errors import DataError, WeightsError
+from leapcore.files import weights_path
+from leapcore.spec import BackboneSpec, Spec
+
+# Of a timm model's own arguments, those that a spec says in other ways.
+_SAID_ELSEWHERE = ("num_classes", "in_chans", "img_size")
+EPOCH = 100  # steps that stand for an epoch whose length is not known
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of, as far as it can be known without running it.
+
+    Attributes:
+        spec: The run.
+        images: How many training images there are, None if that is not known.
+        unknown: Why it is not.
+        length: Of the run, in epochs of ``EPOCH`` steps if the number of images is not known.
+        teachers: On the meta device, each with its curriculum before its start.
+        distiller: What is trained, on the meta device.
+        student_macs: MACs per image of the student without projectors.
+    """
+
+    spec: Spec
+    images: int | None
+    unknown: str
+    length: RunLength
+    teachers: list[Teacher]
+    distiller: Distiller
+    student_macs: int
+
+    @property
+    def depths(self) -> Mapping[str, int]:
+        """From how many layers each teacher's curriculum chooses."""
+        return {teacher.name: teacher.match.target.choices for teacher in self.teachers}
+
+
+def planned(spec: Spec) -> Parts:
+    """Build what a plan needs: no weights are loaded, and of the images only the number is looked up.
+
+    Raises:
+        LeapcoreError: The models cannot be built like this, or do not fit together.
+    """
+    images, unknown = training_images(spec)
+    per_epoch = max(1, images // spec.train.batch_size) if images is not None else EPOCH
+    length = RunLength(spec.train.duration.in_steps(per_epoch), per_epoch)
+    with torch.device("meta"):
+        student = backbone(weightless(spec.student), spec.data.image_size)
+        teachers = []
+        for name, wanted in spec.each_teacher.items():
+            provider = backbone(weightless(wanted), spec.data.image_size).eval().requires_grad_(False)
+            teachers.append(build_teacher(spec, name, provider, student, length, Ranks()))
+        distiller = Distiller(student, {teacher.name: teacher.match for teacher in teachers})
+    return Parts(spec, images, unknown, length, teachers, distiller, student_macs(distiller))
+
+
+def training_images(spec: Spec) -> tuple[int | None, str]:
+    """How many training images there are, and if that is not known, why."""
+    try:
+        return len(image_splits(spec).train), ""  # type: ignore[arg-type]
+    except DataError as error:
+        return spec.data.train_images, "" if spec.data.train_images else error.cause
+
+
+def weightless(wanted: BackboneSpec) -> BackboneSpec:
+    """The same architecture with weights that need no file and no download."""
+    model, options = wanted.model, wanted.options
+    with suppress(WeightsError):
+        folder = weights_path(wanted.weights)
+        if folder is not None and (folder / "config.json").is_file():
+            told: dict[str, Any] = json.loads((folder / "config.json").read_text())
+            own = told.get("model_args", {}).items()
+            model = model or told.get("architecture")
+            options = {key: value for key, value in own if key not in _SAID_ELSEWHERE} | options
+    return wanted.model_copy(update={"weights": "none", "model": model, "options": options})
