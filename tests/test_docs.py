@@ -57,6 +57,7 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "docs/scaling.md",
         "docs/transfer.md",
         "docs/security.md",
+        "docs/terminal.md",
     ],
 )
 def test_links_and_named_files_exist(page):
