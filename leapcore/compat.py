@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import os
 import sys
 import warnings
@@ -42,10 +43,12 @@ def import_deepspeed() -> Any:
 
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     # It calls collectives by names that newer versions of torch warn of.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import deepspeed
+
+    if "DEEPSPEED_LOG_LEVEL" not in os.environ:
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     from deepspeed.ops import __compatible_ops__
 
     # DeepSpeed would compile its shared-memory all-reduce at the first start: 45 s, and a compiler.

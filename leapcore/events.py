@@ -27,16 +27,32 @@ class ModelFacts:
     """A model as the summary shows it.
 
     Attributes:
-        name: The backbone's model, as the spec names it.
+        name: The backbone's model, as the spec or its weights name it.
         layers: How many layers it has.
         parameters: How many parameters.
         macs: Multiply-adds of one image through all layers.
+        weights: Where its first weights come from, as the spec says.
+        widths: Channels of the first and of the last layer.
+        grids: Rows and columns of tokens in the first and in the last layer; None where they have no places.
+        tokens: Tokens of the last layer, prefix tokens left out.
+        prefix_tokens: Class token and registers.
+        image_size: Height and width of its input, in pixels.
+        mean: What is subtracted from each colour channel of pixels in [0, 1].
+        std: What they are divided by.
     """
 
     name: str
     layers: int
     parameters: int
     macs: int
+    weights: str
+    widths: tuple[int, int]
+    grids: tuple[tuple[int, int] | None, tuple[int, int] | None]
+    tokens: int
+    prefix_tokens: int
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class RunStart:
         step: Finished steps; more than 0 where the run goes on from a checkpoint.
         targets: Each teacher's layer there, counted from 1.
         forecast: What the steps that are left will cost; it follows the run.
+        deepest: The deepest layer of each teacher that its curriculum may choose, counted from 1.
     """
 
     spec: Spec
@@ -68,6 +85,12 @@ class RunStart:
     step: int = 0
     targets: dict[str, int] = field(default_factory=dict)
     forecast: Forecast | None = None
+    deepest: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def thresholds(self) -> dict[str, float | None]:
+        """The alignment that each teacher's curriculum waits for, None where it waits for none."""
+        return {name: found.options.get("threshold") for name, found in self.spec.curricula.items()}
 
 
 @dataclass(frozen=True)
@@ -80,6 +103,8 @@ class TargetChange:
         target: The layer from now on.
         reason: Why, in a word or two.
         teacher: Whose layer it is, by its name in the spec.
+        alignment: The averaged alignment that the curriculum had seen until then, None if it averages none.
+        flops_saved: Share of the baseline's FLOPs saved so far.
     """
 
     step: int
@@ -87,6 +112,8 @@ class TargetChange:
     target: int
     reason: str
     teacher: str = "teacher"
+    alignment: float | None = None
+    flops_saved: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,12 @@ def _note_image_size(config: Path, size: tuple[int, int]) -> None:
 def load_line(folder: Path) -> str:
     """The line of Python that loads an exported model on this machine, or its weights alone."""
     if not (folder / "config.json").is_file():
-        return f'from safetensors.torch import load_file; weights = load_file("{folder / WEIGHTS}")'
+        return f"from safetensors.torch import load_file; weights = load_file({_quoted(folder / WEIGHTS)})"
     plain = torchvision_operators() == "compiled"
     start = "import timm" if plain else "from leapcore.compat import import_timm; timm = import_timm()"
-    return f'{start}; model = timm.create_model("local-dir:{folder}", pretrained=True)'
+    return f"{start}; model = timm.create_model({_quoted(f'local-dir:{folder}')}, pretrained=True)"
+
+
+def _quoted(text: str | Path) -> str:
+    """A literal of Python, whatever characters are in it; JSON's strings are that too."""
+    return json.dumps(str(text), ensure_ascii=False)

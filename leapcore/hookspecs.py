@@ -60,6 +60,11 @@ def leapcore_register_datasets(registry: Registry) -> None:
 
 
 @hookspec
+def leapcore_stage(stage: str) -> None:
+    """What the run does from now on, in a few words; training itself goes without saying."""
+
+
+@hookspec
 def leapcore_run_started(start: RunStart) -> None:
     """Everything is built and the first step is next, or the first one after a resume."""
 

@@ -35,7 +35,7 @@ def test_run_shows_progress_and_a_summary(leapcore_):
         "kNN accuracy",
         "(teacher 98.61%)",
         "FLOPs saved",
-        "load it: ",
+        "load the student in Python:",
     ):
         assert piece in out
     assert Path("runs/mine/summary.json").exists()

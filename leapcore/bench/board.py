@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from rich.text import Text
 from leapcore.bench.folder import BenchFolder, State
 from leapcore.bench.matrix import Cell
 from leapcore.engine.results import METRICS, SUMMARY
-from leapcore.report.reading import json_object, parsed
+from leapcore.report.reading import json_object, last_json_lines
 
 _MARKS = {
     State.FINISHED: ("●", "green"),
@@ -31,7 +30,6 @@ _MARKS = {
 _RUNNING = ("◐", "cyan")
 LEGEND = "● finished  ◐ running here  ◍ running elsewhere  ◌ stopped  ✗ failed  · waiting"
 _REFRESH = 2.0  # seconds between two looks at the files
-_CHUNK = 8192  # bytes at the end of metrics.jsonl, which hold at least a line
 
 
 class Board:
@@ -163,11 +161,4 @@ def _share(cell: Cell, figures: dict[str, Any]) -> float:
 
 def _last_figures(metrics: Path) -> dict[str, Any]:
     """The last whole line of a run's figures; empty if there is none."""
-    try:
-        with metrics.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _CHUNK))
-            lines = file.read().decode(errors="replace").splitlines()
-        return next(found for found in map(parsed, reversed(lines)) if found and "epoch" in found)
-    except (OSError, StopIteration):
-        return {}
+    return next((found for found in last_json_lines(metrics) if "epoch" in found), {})

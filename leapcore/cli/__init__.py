@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from leapcore.cli import backbones, bench, doctor, evaluate, export, plan, plugins, recipes, report, schema
+from leapcore.cli import (
+    backbones,
+    bench,
+    doctor,
+    evaluate,
+    export,
+    plan,
+    plugins,
+    recipes,
+    report,
+    schema,
+    status,
+)
 from leapcore.cli.common import Overrides, Source, console, fail, load
+from leapcore.cli.running import run_in_terminal
 from leapcore.engine.signals import Sigterm, raise_at_sigterm
 from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
 from leapcore.processes import place
+
+if TYPE_CHECKING:
+    from leapcore.spec import Spec
 
 app = typer.Typer(
     help="Distill vision backbones with a curriculum over the teacher's layers.",
@@ -30,6 +46,8 @@ app.command("plan")(plan.plan)
 app.command("report")(report.report)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
+app.command("status")(status.status)
+app.command("tail")(status.tail)
 
 
 @app.command()
@@ -52,35 +70,42 @@ def run(
     processes: Annotated[
         int, typer.Option(min=1, metavar="N", help="Share the work among N processes on this machine.")
     ] = 1,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors and the closing line only.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print all figures, and what libraries have to say.")
+    ] = False,
 ) -> None:
     """Distill a student as the spec says."""
-    terminal, spec = console(), load(source, set_)
     if overwrite and resume:
         raise OutputError("--overwrite and --resume contradict each other", "Give one of them.")
+    if quiet and verbose:
+        raise OutputError("--quiet and --verbose contradict each other", "Give one of them.")
     if processes > 1 and place().size not in (1, processes):
         raise RanksError(
             f"--processes {processes}, but a launcher started {place().size}", "Leave --processes out."
         )
     if processes > 1 and place().size == 1:
-        from leapcore.engine_spec import images_at_once
-        from leapcore.launch import launch
-
-        images_at_once(spec.train.batch_size, spec.engine, processes)  # one message, not one of each process
-        launch(sys.argv[1:], processes)
+        _start(processes, load(source, set_), quiet)
     if place().size == 1:  # a launcher ends the others with this signal, which is nothing to tell
         raise_at_sigterm()
     try:
-        with terminal.status("loading"):
-            from leapcore.engine.run import run as run_spec
-        from leapcore.listeners.console import ConsoleListener
-
-        listeners = [ConsoleListener(terminal)]
-        done = run_spec(spec, output=output, overwrite=overwrite, resume=resume, listeners=listeners)
+        run_in_terminal(source, set_ or [], output, quiet, verbose, overwrite=overwrite, resume=resume)
     except KeyboardInterrupt as stop:
         kind = Terminated if isinstance(stop, Sigterm) else Interrupted
         raise kind("stopped before the first step; nothing was left behind") from None
-    if resume and not listeners[0].told and place().rank == 0:
-        terminal.print(f"{done.folder}: this run is finished, nothing was left to do", markup=False)
+
+
+def _start(processes: int, spec: Spec, quiet: bool) -> None:
+    """Start this command in so many processes; what does not suit them is told once, not by each."""
+    from leapcore.engine_spec import images_at_once
+    from leapcore.launch import launch
+
+    images_at_once(spec.train.batch_size, spec.engine, processes)
+    if not quiet:
+        console().print(f"starting {processes} processes", highlight=False)
+    launch(sys.argv[1:], processes)
 
 
 @app.command()

@@ -106,7 +106,7 @@ def _gpus() -> list[str]:
 def _close(terminal: Console, folder: BenchFolder, cells: Sequence[Cell], mine: Sequence[Cell]) -> None:
     """Draw the report; end with an error if cells failed."""
     from leapcore.bench.folder import State
-    from leapcore.report import write
+    from leapcore.report.writing import write
 
     terminal.print(f"report: {write(folder.path).page}", markup=False, highlight=False, soft_wrap=True)
     states = {cell.name: folder.state(cell) for cell in cells}

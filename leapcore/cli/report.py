@@ -12,7 +12,7 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A bench's folder, or a run's.")],
 ) -> None:
     """Write report.html and report.md, of a bench or of a run, finished or not."""
-    from leapcore.report import write
+    from leapcore.report.writing import write
 
     written = write(folder)
     typer.echo(written.page)

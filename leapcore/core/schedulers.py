@@ -35,11 +35,15 @@ class DifficultyScheduler(ABC):
         target: Index of the current target layer, 0-based; people are shown it 1-based.
         reason: Why the target last moved, in a word or two.
         run: The run's length, which the engine sets before :meth:`start`.
+        ema: The averaged alignment that it decides by; None for one that averages none.
+        moved_at: That average when the target last moved.
         alignment: Name of the score that it listens to (see ``leapcore.core.alignment``), or None.
         sample_images: Of how many images of a batch the score is measured; None for all.
         wants_calibration: Whether :meth:`start` wants the untrained student's score with every layer.
     """
 
+    ema: float | None = None
+    moved_at: float | None = None
     alignment: str | None = None
     sample_images: int | None = None
     wants_calibration: bool = False
@@ -166,7 +170,7 @@ class AlignmentScheduler(DifficultyScheduler):
         self.measure_every = measure_every
         self.wants_calibration = start == "calibrate"
         self.target = self._layer_index(start, "start") if isinstance(start, int) else 0
-        self.ema = 0.0
+        self.ema: float = 0.0
         self.time_on_layer = {"ep": 0, "st": 0}
         self.steps = 0
 
@@ -217,7 +221,8 @@ class AlignmentScheduler(DifficultyScheduler):
         reached = self._reached()
         if not reached and (limit is None or self.time_on_layer[limit.unit] < limit.amount):
             return False
-        self._move_to(self.target + 1, reached or "time is up")
+        self.moved_at = self.ema
+        self._move_to(self.target + 1, reached or f"time is up after {limit}")
         self._snap()
         return True
 

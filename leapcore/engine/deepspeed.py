@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -40,7 +39,6 @@ class Engine:
 
     def __init__(self, distiller: Distiller, spec: Spec, ranks: Ranks) -> None:
         deepspeed = import_deepspeed()
-        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         self.module = distiller
         self.zero_stage = spec.engine.zero_stage
         self.first = ranks.first

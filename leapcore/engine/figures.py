@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from leapcore.engine.ranks import Ranks
+from leapcore.engine.teachers import Teacher
+from leapcore.events import figure_name
 
 
 class Figures:
@@ -53,6 +56,16 @@ class Figures:
             {name: torch.tensor(value, device=self._device) for name, value in figures.items()}
             for figures in state
         ]
+
+
+def averages(teachers: Sequence[Teacher]) -> dict[str, float]:
+    """The alignment as each curriculum sees it, which starts at 0 after every advance."""
+    found = {teacher.name: teacher.scheduler.ema for teacher in teachers}
+    return {
+        figure_name("alignment_average", name, teachers): value
+        for name, value in found.items()
+        if value is not None
+    }
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

@@ -15,7 +15,7 @@ from leapcore.core.distiller import Distillation, merged
 from leapcore.engine.agreement import Heard, hear, hear_of_faults
 from leapcore.engine.booking import book_calibration, book_found, book_step
 from leapcore.engine.cache.segments import Stamp
-from leapcore.engine.figures import Figures, peak_memory
+from leapcore.engine.figures import Figures, averages, peak_memory
 from leapcore.engine.host import ToHost
 from leapcore.engine.midway import evaluate_midway
 from leapcore.engine.ranks import shared
@@ -34,9 +34,10 @@ class Loop:
 
     Args:
         parts: The run.
+        hooks: Tells the listeners.
 
     Attributes:
-        hooks: Tells the listeners; set before :meth:`fit`.
+        hooks: The same.
         step: Finished steps.
         run: Tells this run from all others, however often it is resumed.
         changes: Every change of target so far, the first included.
@@ -49,9 +50,9 @@ class Loop:
         mixing: Draws the mixup.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, hooks: Any = None) -> None:
         self.parts = parts
-        self.hooks: Any = None
+        self.hooks = hooks
         self.step = 0
         self.run = parts.ranks.told_by_first(secrets.randbits(63))
         self.changes: list[TargetChange] = []
@@ -218,7 +219,10 @@ class Loop:
     def _choose_starts(self, pixels: Tensor) -> None:
         """Before the first step: let each scheduler see the untrained student, if it wants to."""
         for teacher in self.parts.teachers:
-            scores = self._calibrate(teacher, pixels) if teacher.scheduler.wants_calibration else None
+            scores = None
+            if teacher.scheduler.wants_calibration:
+                self.hooks.leapcore_stage(stage=f"calibrating on {teacher.match.target.choices} layers")
+                scores = self._calibrate(teacher, pixels)
             teacher.scheduler.start(scores)
             self._tell(TargetChange(0, 0, teacher.scheduler.target + 1, "start", teacher.name))
 
@@ -247,9 +251,8 @@ class Loop:
         scheduler = teacher.scheduler
         if self.parts.spec.objective.reset_projector:
             teacher.match.reset_projectors()
-        self._tell(
-            TargetChange(self.step, previous + 1, scheduler.target + 1, scheduler.reason, teacher.name)
-        )
+        moved = (self.step, previous + 1, scheduler.target + 1, scheduler.reason, teacher.name)
+        self._tell(TargetChange(*moved, scheduler.moved_at, self.parts.ledger.saved))
 
     def _tell(self, change: TargetChange) -> None:
         self.changes.append(change)
@@ -263,6 +266,7 @@ class Loop:
             "epoch": self.step / parts.batches.steps_per_epoch,
             **self._target_layers(),
             **self.figures.take_means(),
+            **averages(parts.teachers),
             "lr": self._lr,
             "flops_saved": parts.ledger.saved,
             "images_per_second": images / (self.seconds - seconds),

@@ -23,6 +23,8 @@ def evaluate_midway(parts: Parts, step: int, hooks: Any) -> None:
         return isinstance(every, Duration) and step % every.in_steps(parts.batches.steps_per_epoch) == 0
 
     wanted = parts.spec.evaluate
+    if due(wanted.knn):
+        hooks.leapcore_stage(stage="evaluating")
     if due(wanted.knn) and (found := student_knn(parts)):
         hooks.leapcore_metrics(step=step, metrics=found)
     if due(wanted.cka_map):

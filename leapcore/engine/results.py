@@ -10,9 +10,10 @@ from pathlib import Path
 # All that a run writes. Nothing else is ever deleted.
 SPEC, STUDENT = "spec.yaml", "student"
 METRICS, CKA_MAPS = "metrics.jsonl", "cka_maps.jsonl"
+START = "start.json"
 SKIPPED, SUMMARY = "skipped.log", "summary.json"
 REPORTS = ("report.html", "report.md")
-FILES = (SPEC, METRICS, CKA_MAPS, SUMMARY, SKIPPED, *REPORTS)
+FILES = (SPEC, START, METRICS, CKA_MAPS, SUMMARY, SKIPPED, *REPORTS)
 FOLDERS = ("tensorboard", STUDENT, "checkpoints", "exports")
 MARKS = (SPEC, METRICS)  # a spec alone may be the user's own
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from leapcore.engine.signals import Sigterm
 from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
-from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, TensorBoard
+from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, StartFile, TensorBoard
 from leapcore.listeners.report import ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
@@ -62,20 +62,29 @@ def run(
     """
     started, ranks = time.perf_counter(), join()
     path = Path(output or Path("runs") / spec.name)
+    with _heard(listeners, tells=ranks.first) as hooks:
+        return _run_in(path, spec, overwrite, resume, hooks, started)
+
+
+def _run_in(
+    path: Path, spec: Spec, overwrite: bool, resume: str | None, hooks: Any, started: float
+) -> RunReport:
+    """A run in its folder, which nobody else may use meanwhile."""
+    ranks = join()
     folder = ranks.together(
         lambda: RunFolder(path, overwrite=overwrite, resume=resume) if ranks.first else Elsewhere(path)
     )
     try:
         if ranks.told_by_first(resume in ("auto", "latest") and folder.is_finished(spec)):
             return ranks.told_by_first(folder.report() if isinstance(folder, RunFolder) else None)  # type: ignore[return-value]
-        return _run(spec, folder, listeners, started)
+        return _run(spec, folder, hooks, started)
     finally:
         folder.close()
 
 
-def _run(spec: Spec, folder: RunFolder | Elsewhere, listeners: Sequence[Any], started: float) -> RunReport:
+def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> RunReport:
     with machine_faults_told(lambda: "before the first step"):
-        loop = _loop(spec, folder)
+        loop = _loop(spec, folder, hooks)
     loop.started += started
     parts = loop.parts
     trained = loop.step == parts.total_steps
@@ -83,7 +92,7 @@ def _run(spec: Spec, folder: RunFolder | Elsewhere, listeners: Sequence[Any], st
         parts.ranks.together(lambda: folder.open(spec, loop.step, trained=trained))
     saver = Saver(folder.checkpoints, spec.checkpoint, parts.batches.steps_per_epoch, loop.step)
     try:
-        with machine_faults_told(lambda: _whereabouts(loop)), _told(loop, folder, listeners):
+        with machine_faults_told(lambda: _whereabouts(loop)), _told_to_files(loop, folder.path):
             return _train_and_report(loop, saver, folder)
     except KeyboardInterrupt as stop:
         if isinstance(stop, Sigterm):
@@ -96,15 +105,19 @@ def _run(spec: Spec, folder: RunFolder | Elsewhere, listeners: Sequence[Any], st
             folder.abandon()
 
 
-def _loop(spec: Spec, folder: RunFolder | Elsewhere) -> Loop:
+def _loop(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any) -> Loop:
     """The loop before its first step, or where a checkpoint left it."""
+
+    def tell(stage: str) -> None:
+        hooks.leapcore_stage(stage=stage)
+
     ranks = join()
     saved = ranks.told_by_first(ranks.together(folder.saved))
     if saved is None:
-        return Loop(build(spec))
+        return Loop(build(spec, tell=tell), hooks)
     ranks.together(lambda: check_changes(saved, spec))
-    parts = build(spec, saved)
-    loop, images = Loop(parts), len(parts.splits.train)  # type: ignore[arg-type]
+    parts = build(spec, saved, tell)
+    loop, images = Loop(parts, hooks), len(parts.splits.train)  # type: ignore[arg-type]
     ranks.together(lambda: check_length(saved, parts.total_steps, images))
     ranks.together(lambda: restore(loop, saved))
     return loop
@@ -124,18 +137,21 @@ def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -
         if loop.step and (ranks.size == 1 or parts.spec.engine.zero_stage < 3):
             loop.hooks.leapcore_run_finished(report=_write_results(loop, folder, status))
         raise
+    loop.hooks.leapcore_stage(stage="writing the student")
     report = _write_results(loop, folder, "interrupted" if loop.stopped else "trained")
     if loop.stopped:
         loop.hooks.leapcore_run_finished(report=report)
         raise shared(_stopped(loop, folder, saver))
     if parts.spec.evaluate.cka_map != "never":
         tell_cka_maps(parts, loop.step, loop.hooks)
+    loop.hooks.leapcore_stage(stage="evaluating")
     accuracy = ranks.together(lambda: final_accuracies(parts) if ranks.first else {})
     report.accuracy = ranks.told_by_first(accuracy)
     if report.accuracy:
         loop.hooks.leapcore_metrics(step=loop.step, metrics=report.accuracy)
     report.status, report.time["seconds"] = "finished", time.perf_counter() - loop.started
     folder.write_summary(report)
+    loop.hooks.leapcore_stage(stage="drawing the report")
     loop.hooks.leapcore_run_finished(report=report)
     return report
 
@@ -185,6 +201,7 @@ def _start(loop: Loop, folder: RunFolder | Elsewhere) -> RunStart:
         step=loop.step,
         targets={teacher.name: teacher.scheduler.target + 1 for teacher in parts.teachers},
         forecast=forecast(parts.teachers, parts.student_macs),
+        deepest={teacher.name: teacher.match.target.choices for teacher in parts.teachers},
     )
 
 
@@ -222,20 +239,28 @@ def _report(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport
 
 
 @contextmanager
-def _told(loop: Loop, folder: RunFolder | Elsewhere, listeners: Sequence[Any]) -> Iterator[None]:
-    """Let the loop of the first process tell the listeners, in their order, and every plugin that listens."""
-    if not loop.parts.ranks.first:
-        loop.hooks = Nobody()
-        yield
+def _heard(listeners: Sequence[Any], *, tells: bool) -> Iterator[Any]:
+    """Let listeners hear a run beside every plugin that listens; of several processes, only the first tells.
+
+    Args:
+        listeners: In the order in which they are told.
+        tells: Whether this process tells anybody.
+    """
+    if not tells:
+        yield Nobody()
         return
-    path = folder.path
-    files = [kind(path) for kind in (JsonLines, CkaMapLines, SkippedLog)]
-    own = [*files, TensorBoard(path, loop.step), ReportPage(path)]
     manager = installed_plugins().manager
     with ExitStack() as stack:
-        for listener in reversed([*own, *listeners]):
+        for listener in reversed(listeners):
             stack.callback(getattr(listener, "close", lambda: None))
             manager.register(listener)
             stack.callback(manager.unregister, listener)
-        loop.hooks = Events(manager)
-        yield
+        yield Events(manager)
+
+
+def _told_to_files(loop: Loop, path: Path) -> AbstractContextManager[Any]:
+    """Let what is written to the run's folder hear of it, before all others."""
+    first = loop.parts.ranks.first
+    files: list[Any] = [kind(path) for kind in (StartFile, JsonLines, CkaMapLines, SkippedLog)]
+    own = [*files, TensorBoard(path, loop.step), ReportPage(path)] if first else []
+    return _heard(own, tells=first)

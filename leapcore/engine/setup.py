@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +31,7 @@ from leapcore.engine.components import backbone, build_teacher, image_splits, lr
 from leapcore.engine.costs import student_macs
 from leapcore.engine.data import TrainingBatches, evaluation_sample
 from leapcore.engine.deepspeed import Engine, device, engine_config
+from leapcore.engine.facts import model_facts
 from leapcore.engine.ranks import Ranks, join
 from leapcore.engine.sharded import restore_optimizer_state
 from leapcore.engine.sources import ImageSplits
@@ -68,6 +69,8 @@ class Parts:
         student_macs: MACs per image of the student without projectors.
         ledger: Counts FLOPs.
         total_steps: Length of the run.
+        teacher_facts: What the summary says about the teachers, by name.
+        student_facts: What it says about the student; its FLOPs include the projectors'.
     """
 
     spec: Spec
@@ -83,6 +86,8 @@ class Parts:
     student_macs: int
     ledger: FlopsLedger
     total_steps: int
+    teacher_facts: dict[str, ModelFacts]
+    student_facts: ModelFacts
 
     def autocast(self) -> torch.autocast:
         """The precision of the spec, as a context."""
@@ -115,17 +120,6 @@ class Parts:
             own["model"] = model.pretrained_cfg["architecture"]
         return wanted.model_copy(update=own)
 
-    @property
-    def teacher_facts(self) -> dict[str, ModelFacts]:
-        """What the summary says about the teachers, by name."""
-        wanted = self.spec.each_teacher
-        return {t.name: _facts(wanted[t.name], t.provider, t.macs.whole) for t in self.teachers}
-
-    @property
-    def student_facts(self) -> ModelFacts:
-        """What the summary says about the student; its FLOPs include the projectors'."""
-        return _facts(self.spec.student, self.student, self.ledger.student_macs)
-
 
 @dataclass
 class _Plan:
@@ -138,14 +132,21 @@ class _Plan:
     student: LayerFeatureProvider
     distiller: Distiller
     student_macs: int
+    ledger: FlopsLedger
+    teacher_facts: dict[str, ModelFacts]
+    student_facts: ModelFacts
 
 
-def build(spec: Spec, saved: Checkpoint | None = None) -> Parts:
+Tell = Callable[[str], None]  # is told what is being done
+
+
+def build(spec: Spec, saved: Checkpoint | None = None, tell: Tell = lambda stage: None) -> Parts:
     """Build data, models, schedulers, ledger and engine.
 
     Args:
         spec: The run.
         saved: Where it goes on from; the student's weights and the optimizer's state are taken from there.
+        tell: Is told each stage of it.
 
     Raises:
         LeapcoreError: Something that the spec names is missing or does not fit.
@@ -153,7 +154,7 @@ def build(spec: Spec, saved: Checkpoint | None = None) -> Parts:
     ranks = join()
     if device().type == "cpu":
         keep_freed_memory()
-    plan = ranks.together(lambda: _plan(spec, ranks))
+    plan = ranks.together(lambda: _plan(spec, ranks, tell))
     facts = {f"the spec's {key}": value for key, value in flat(spec.model_dump(mode="json"))}
     facts |= {f"the weights of teacher '{t.name}'": t.fingerprint for t in plan.teachers if ranks.size > 1}
     images = len(plan.splits.train)  # type: ignore[arg-type]
@@ -161,6 +162,7 @@ def build(spec: Spec, saved: Checkpoint | None = None) -> Parts:
     twin = copy.deepcopy(plan.student) if spec.engine.zero_stage == 3 and ranks.first else None
     if saved:
         ranks.together(lambda: saved.restore_weights(plan.distiller))
+    tell("starting DeepSpeed")
     engine = Engine(plan.distiller, spec, ranks)
     if saved:
         restore_optimizer_state(engine, saved.optimizer, saved.state["optimizer"])
@@ -178,14 +180,17 @@ def build(spec: Spec, saved: Checkpoint | None = None) -> Parts:
         engine=engine,
         lr_schedule=lr_schedule(spec.optimizer, plan.length),
         student_macs=plan.student_macs,
-        ledger=_ledger(plan.student_macs, plan.teachers),
+        ledger=plan.ledger,
         total_steps=plan.length.total_steps,
+        teacher_facts=plan.teacher_facts,
+        student_facts=plan.student_facts,
     )
 
 
-def _plan(spec: Spec, ranks: Ranks) -> _Plan:
+def _plan(spec: Spec, ranks: Ranks, tell: Tell) -> _Plan:
     engine_config(spec, ranks)  # refused here, it is so before anything is loaded
     _seed_everything(spec.train.seed)
+    tell(f"opening the images of {spec.data.source}")
     splits = image_splits(spec)
     for folder in spec.evaluate.retrieval:  # a fault there is better found before the training than after
         read_ground_truth(Path(folder))
@@ -197,12 +202,14 @@ def _plan(spec: Spec, ranks: Ranks) -> _Plan:
         ranks,
         named=spec.cache.folder is not None,
     )
-    providers = {
-        name: _backbone(name, wanted, spec).eval().requires_grad_(False)
-        for name, wanted in spec.each_teacher.items()
-    }
+    providers = {}
+    for name, wanted in spec.each_teacher.items():
+        tell(f"building the teacher{f' {name}' * bool(spec.teachers)}")
+        providers[name] = _backbone(name, wanted, spec).eval().requires_grad_(False)
+    tell("building the student")
     student = _backbone("student", spec.student, spec)
     _warn_of_idle_modules(student)
+    tell("counting FLOPs")
     length = RunLength(spec.train.duration.in_steps(batches.steps_per_epoch), batches.steps_per_epoch)
     teachers = [
         build_teacher(spec, name, provider, student, length, ranks) for name, provider in providers.items()
@@ -216,11 +223,15 @@ def _plan(spec: Spec, ranks: Ranks) -> _Plan:
         joined=ranks.joined,
     )
     macs = student_macs(distiller)
+    ledger = _ledger(macs, teachers)
+    facts = {t.name: model_facts(spec.each_teacher[t.name], t.provider, t.macs.whole) for t in teachers}
+    student_facts = model_facts(spec.student, student, ledger.student_macs)
+    tell("checking the teachers' weights" if spec.teachers else "checking the teacher's weights")
     for teacher in teachers:
         teacher.place(device(), _AUTOCAST[spec.train.precision])
         if spec.engine.compile:
             compile_blocks(teacher.provider, device())
-    return _Plan(splits, batches, length, teachers, student, distiller, macs)
+    return _Plan(splits, batches, length, teachers, student, distiller, macs, ledger, facts, student_facts)
 
 
 def _backbone(name: str, wanted: BackboneSpec, spec: Spec) -> LayerFeatureProvider:
@@ -248,8 +259,3 @@ def _ledger(student: int, teachers: list[Teacher]) -> FlopsLedger:
     """The baseline is the deepest target of each teacher."""
     heads = sum(teacher.head_macs[-1] for teacher in teachers)
     return FlopsLedger(sum(teacher.baseline_macs for teacher in teachers), student + heads)
-
-
-def _facts(backbone: BackboneSpec, provider: LayerFeatureProvider, macs: int) -> ModelFacts:
-    name = backbone.model or backbone.weights
-    return ModelFacts(name, len(provider.layers), sum(p.numel() for p in provider.parameters()), macs)

@@ -1,23 +1,29 @@
-"""What a run shows in the terminal: a table at the start, progress, a summary at the end."""
+"""What a run shows in the terminal: what was asked for, the models, progress, and a summary at the end."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.text import Text
 
-from leapcore.events import ModelFacts, RunReport, RunStart, TargetChange, figure_name
+from leapcore.events import RunReport, RunStart, TargetChange
 from leapcore.hookspecs import hookimpl
+from leapcore.listeners.closing import Pace, closing_line, course, summary
 from leapcore.listeners.eta import EtaColumn
+from leapcore.listeners.lines import Course, evaluation
+from leapcore.listeners.loading import Loading, say
+from leapcore.listeners.opening import arguments, differences, models
 from leapcore.spec import Spec
+
+_PLAIN_LINES = 20  # of progress in a whole run, where there is no terminal
 
 
 class ConsoleListener:
-    """Shows a run as it goes: a progress bar in a terminal, plain lines elsewhere.
+    """Shows a run as it goes: a progress bar in a terminal, plain lines with the time elsewhere.
 
     Args:
         console: Where to write.
@@ -25,42 +31,54 @@ class ConsoleListener:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._eta = EtaColumn()
-        self._progress = Progress(
+        self._loading, self._eta = Loading(console), EtaColumn()
+        self._progress = _Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:3.0f}%  {task.fields[figures]}  ETA"),
+            TextColumn("{task.percentage:3.0f}%  ETA"),
             self._eta,
             console=console,
             disable=not console.is_terminal,
         )
         self._task = TaskID(0)
-        self._layers: dict[str, int] = {}  # how many each teacher has
+        self._course = Course()
         self._targets: dict[str, int] = {}
-        self._epoch = 0
+        self._step = self._told_at = 0
+        self._figures: dict[str, Any] = {}  # the newest of each, since not all are measured in every step
+        self._pace: Pace | None = None
         self.told = False  # of a run
+
+    def asked(self, overrides: Sequence[str], spec: Spec, folder: Path) -> None:
+        """Before anything heavy is loaded: show the arguments as they were given, and what they mean."""
+        self._console.print(arguments(spec, overrides, folder), highlight=False)
+
+    @hookimpl
+    def leapcore_stage(self, stage: str) -> None:
+        """Before the first step with a clock; later only what comes after the last step is worth a line."""
+        if not self.told:
+            self._loading.stage(stage)
+            return
+        self._progress.update(self._task, description=stage)
+        if not self._console.is_terminal and self._step in (0, self._course.total_steps):
+            say(self._console, stage)
 
     @hookimpl
     def leapcore_run_started(self, start: RunStart) -> None:
         """Show what is about to happen."""
-        self.told = True
-        self._layers = {name: facts.layers for name, facts in start.teachers.items()}
-        self._console.print(_models_table(start))
-        spec = start.spec
-        self._console.print(
-            f"{spec.data.source}: {start.train_images:,} training images, {start.val_images:,} to validate, "
-            f"{start.total_steps:,} steps of {spec.train.batch_size}, "
-            f"curriculum '{_curricula(spec)}', results in {start.folder}\n",
-            markup=False,
-        )
-        self._epoch = start.step // start.steps_per_epoch
+        self.told, self._course, self._pace = True, course(start), Pace(start)
+        self._step = self._told_at = start.step
+        if ready := self._loading.end():
+            say(self._console, ready, "dim")
+        self._console.print()
+        self._console.print(models(start), highlight=False)
+        for line in differences(start):
+            self._console.print(f"  {line}", style="yellow", highlight=False, markup=False)
+        self._console.print(f"\n{_plan(start)}\n", markup=False, highlight=False)
         if start.step:
             self._targets = dict(start.targets)
-            self._console.print(
-                f"goes on after step {start.step:,}, {self._targets_text()}", style="cyan", highlight=False
-            )
+            self._say(f"goes on after step {start.step:,}, {self._course.targets(self._targets)}")
         self._task = self._progress.add_task(
-            self._targets_text() if start.step else "starting",
+            self._course.targets(self._targets) if start.step else "starting",
             total=start.total_steps,
             completed=start.step,
             figures="",
@@ -72,116 +90,107 @@ class ConsoleListener:
     def leapcore_target_changed(self, event: TargetChange) -> None:
         """A line per change of target."""
         self._targets[event.teacher] = event.target
-        self._progress.update(self._task, description=self._targets_text())
-        whose = f"{event.teacher}: " if len(self._layers) > 1 else ""
-        if event.previous:
-            text = f"step {event.step}: {whose}layer {event.previous} -> {event.target} ({event.reason})"
-        else:
-            text = f"{whose}starts at layer {event.target} of {self._layers[event.teacher]}"
-        self._console.print(text, style="cyan", markup=False, highlight=False)
+        self._progress.update(self._task, description=self._course.targets(self._targets))
+        self._say(self._course.change(vars(event)))
+        self._told_at = event.step
 
     @hookimpl
     def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
-        """Move the bar; without a terminal, a line per epoch."""
-        if "knn" in metrics:
-            self._console.print(f"step {step}: kNN accuracy {metrics['knn']:.2%}", highlight=False)
+        """Move the bar; without a terminal, a line now and then."""
+        self._step = step
         if "loss" not in metrics:  # an evaluation's
+            self._tell_accuracy(step, metrics)
             return
+        if self._pace:
+            self._pace.note(metrics)
+        self._figures |= metrics
         self._eta.note(step, metrics)
-        figures = _figures(metrics)
-        self._progress.update(self._task, completed=step, figures=figures)
-        if not self._console.is_terminal and int(metrics["epoch"]) > self._epoch:
-            self._epoch = int(metrics["epoch"])
-            self._console.print(f"epoch {self._epoch}  {self._targets_text()}  {figures}", highlight=False)
+        figures, total = self._course.figures(self._figures), self._course.total_steps
+        targets = self._course.targets(self._targets)
+        self._progress.update(self._task, completed=step, description=targets, figures=figures)
+        if not self._console.is_terminal and (step - self._told_at) * _PLAIN_LINES >= total:
+            self._told_at = step
+            say(self._console, f"{self._course.step(step)}/{total:,}  {targets}  {figures}")
+
+    def _tell_accuracy(self, step: int, metrics: dict[str, Any]) -> None:
+        """Of a student in training; the last one is in the summary."""
+        if step < self._course.total_steps and (told := evaluation(metrics)):
+            say(self._console, f"{self._course.step(step)}  {told}")
 
     @hookimpl
     def leapcore_images_skipped(self, step: int, images: dict[str, str]) -> None:
         """Name the first few."""
         for name, reason in list(images.items())[:3]:
-            self._console.print(f"step {step}: skipped {name}: {reason}", style="yellow", markup=False)
+            say(self._console, f"step {step}: skipped {name}: {reason}", "yellow")
         if len(images) > 3:
-            self._console.print(f"… and {len(images) - 3} more, see skipped.log", style="yellow")
+            say(self._console, f"… and {len(images) - 3} more, see skipped.log", "yellow")
 
-    def _targets_text(self) -> str:
-        """``layer 3/12``; of several teachers ``layer 3/12, 1/24``."""
-        return "layer " + ", ".join(f"{self._targets[name]}/{self._layers[name]}" for name in self._targets)
+    def _say(self, text: str) -> None:
+        say(self._console, text, "cyan")
 
     @hookimpl
     def leapcore_run_finished(self, report: RunReport) -> None:
         """Show what came of it."""
+        self._progress.update(self._task, description=self._course.targets(self._targets))
         self._progress.stop()
-        self._console.print(_summary_table(report))
-        self._console.print(
-            f"load it: {report.student['load']}", markup=False, highlight=False, soft_wrap=True
-        )
+        self._console.print(summary(report, self._pace.saved(report) if self._pace else ""))
+        self._console.print("load the student in Python:", style="dim")
+        self._console.print(report.student["load"], markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was, however the run ended."""
+        self._loading.close()
         self._progress.stop()
 
 
-def _figures(metrics: dict[str, Any]) -> str:
-    scores = [f"{value:.3f}" for name, value in metrics.items() if name.partition("/")[0] == "alignment"]
-    alignment = f"alignment {', '.join(scores)}  " if scores else ""
+class QuietListener:
+    """Tells of nothing but the end.
+
+    Args:
+        console: Where to write.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.told = False
+
+    @hookimpl
+    def leapcore_run_finished(self, report: RunReport) -> None:
+        """The closing line."""
+        self.told = True
+        self._console.print(closing_line(report), markup=False, highlight=False, soft_wrap=True)
+
+
+class EveryFigure:
+    """Shows all figures of ``metrics.jsonl`` as they come.
+
+    Args:
+        console: Where to write.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @hookimpl
+    def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
+        """A line with all of them."""
+        figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+        say(self._console, f"step {step:,}  {figures}", "dim")
+
+
+class _Bar(Progress):
+    """A bar, and figures in a line of their own below, so that both fit 80 columns."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            yield Text(task.fields["figures"], style="dim")
+
+
+def _plan(start: RunStart) -> str:
+    spec = start.spec
+    schedulers = dict.fromkeys(curriculum.scheduler for curriculum in spec.curricula.values())
     return (
-        f"{alignment}loss {metrics['loss']:.4f}  {metrics['images_per_second']:,.0f} images/s  "
-        f"FLOPs saved {metrics['flops_saved']:.1%}"
+        f"{start.train_images:,} images to train, {start.val_images:,} to validate ({spec.data.source})\n"
+        f"{start.total_steps:,} steps of {spec.train.batch_size} images, curriculum {', '.join(schedulers)}"
     )
-
-
-def _models_table(start: RunStart) -> Table:
-    table = Table(title=f"leapcore run {start.spec.name}", title_justify="left")
-    for heading in ("", "model", "layers", "parameters", "MACs per image"):
-        table.add_column(heading, justify="left" if heading in ("", "model") else "right")
-    for role, facts in (*start.teachers.items(), ("student", start.student)):
-        table.add_row(role, *_facts(facts))
-    return table
-
-
-def _facts(facts: ModelFacts) -> tuple[str, str, str, str]:
-    return escape(facts.name), str(facts.layers), f"{facts.parameters:,}", f"{facts.macs / 1e6:,.1f} M"
-
-
-def _summary_table(report: RunReport) -> Table:
-    table = Table(title=f"{report.name}: {report.status}", title_justify="left", show_header=False)
-    for name, label in (("knn", "kNN accuracy"), ("linear", "linear probe accuracy")):
-        if name in report.accuracy:
-            table.add_row(label, f"[bold]{report.accuracy[name]:.2%}[/]{_of_teachers(report, name)}")
-    for key in (key for key in report.accuracy if key.startswith("medium_map/")):
-        hard = report.accuracy.get(key.replace("medium", "hard"), math.nan)
-        table.add_row(
-            f"mAP on {escape(key.partition('/')[2])}", f"medium {report.accuracy[key]:.2%}, hard {hard:.2%}"
-        )
-    flops, seconds = report.flops, report.time
-    table.add_row("FLOPs spent", f"{flops['spent']:.3e}  (1 multiply-add = 2 FLOPs)")
-    table.add_row(
-        "FLOPs saved",
-        f"[bold]{flops['saved']:.1%}[/] of {flops['baseline']:.3e} at the last layer throughout",
-    )
-    table.add_row("time", f"{seconds['seconds']:.1f} s, {seconds['training_seconds']:.1f} s of it training")
-    for name in report.teachers:
-        whose = f" of {escape(name)}" if len(report.teachers) > 1 else ""
-        walk = " -> ".join(str(change.target) for change in report.curriculum if change.teacher == name)
-        table.add_row(f"target layers{whose}", walk)
-    table.add_row(
-        "student", f"{escape(report.student['folder'])}  ({report.student['parameters']:,} parameters)"
-    )
-    if (page := report.folder / "report.html").exists():
-        table.add_row("report", escape(str(page)))
-    return table
-
-
-def _of_teachers(report: RunReport, figure: str) -> str:
-    """``  (teacher 98.61%)``, by name where there are several."""
-    found = []
-    for name in report.teachers:
-        label = name if len(report.teachers) > 1 else "teacher"
-        key = figure_name(f"teacher_{figure}", name, report.teachers)
-        if key in report.accuracy:
-            found.append(f"{escape(label)} {report.accuracy[key]:.2%}")
-    return f"  ({', '.join(found)})" if found else ""
-
-
-def _curricula(spec: Spec) -> str:
-    """The schedulers' names, each once."""
-    return ", ".join(dict.fromkeys(curriculum.scheduler for curriculum in spec.curricula.values()))

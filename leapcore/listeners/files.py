@@ -7,8 +7,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from leapcore.events import CkaMap, TargetChange
+from leapcore.events import CkaMap, RunStart, TargetChange
+from leapcore.files import write_whole
 from leapcore.hookspecs import hookimpl
+
+
+class StartFile:
+    """``start.json``: what is known before the first step; whoever watches the run needs it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "start.json"
+
+    @hookimpl
+    def leapcore_run_started(self, start: RunStart) -> None:
+        """Write it, whole or not at all; a run that goes on writes it anew."""
+        spec = start.spec
+        told = {
+            "name": spec.name,
+            "batch_size": spec.train.batch_size,
+            "thresholds": start.thresholds,
+            **{key: value for key, value in vars(start).items() if key not in ("spec", "folder")},
+            "teachers": {name: asdict(facts) for name, facts in start.teachers.items()},
+            "student": asdict(start.student),
+        }
+        write_whole(self._path, json.dumps(told, indent=1) + "\n")
 
 
 class SkippedLog:

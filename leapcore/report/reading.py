@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-
-class Record(BaseModel):
-    """Something that was read: keys that are not known here are left out."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-AnyRecord = TypeVar("AnyRecord", bound=Record)
+_CHUNK = 65536  # bytes at the end of a file of JSON lines, which hold the last of each kind
 
 
 def text(path: Path) -> str:
@@ -39,12 +31,16 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def as_record(kind: type[AnyRecord], found: dict[str, Any] | None) -> AnyRecord | None:
-    """An object as a record, None where it is not one."""
+def last_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects at the end of a file of JSON lines, the newest first; a long file is not read whole."""
     try:
-        return None if found is None else kind.model_validate(found)
-    except ValidationError:
-        return None
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _CHUNK))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [found for line in reversed(lines) if (found := parsed(line)) is not None]
 
 
 def parsed(source: str) -> dict[str, Any] | None:

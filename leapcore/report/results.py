@@ -15,7 +15,8 @@ from pydantic import Field
 
 from leapcore.errors import ReportError
 from leapcore.report.files import write_whole
-from leapcore.report.reading import Record, as_record, json_object, text
+from leapcore.report.reading import json_object, text
+from leapcore.report.records import Record, as_record
 from leapcore.report.runs import Run
 
 MATRIX = "matrix.json"

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from leapcore.report.reading import Record, as_record, json_lines, json_object, text
+from leapcore.report.reading import json_lines, json_object, text
+from leapcore.report.records import Record, as_record
 
 MARKS = ("spec.yaml", "metrics.jsonl", "summary.json")  # one of them makes a folder a run's
 

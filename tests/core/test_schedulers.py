@@ -66,7 +66,7 @@ def test_a_time_limit_in_steps_advances_after_that_many():
     scheduler = CkaScheduler(3, threshold=2.0, max_time_per_layer=Duration(2, "st"), start="first")
     assert [scheduler.step(0.0) for _ in range(5)] == [False, True, False, True, False]
     assert scheduler.target == 2
-    assert scheduler.reason == "time is up"
+    assert scheduler.reason == "time is up after 2st"
 
 
 def test_without_a_time_limit_only_alignment_advances():

@@ -4,7 +4,7 @@ import pytest
 from browser import BINARY, Browser
 from folders import write_bench, write_run
 
-from leapcore.report import write
+from leapcore.report.writing import write
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="needs Chromium (Debian: apt-get install chromium)")
 

@@ -11,10 +11,10 @@ from leapcore import load_spec, run
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.results import REPORTS
 from leapcore.listeners.report import ReportPage
-from leapcore.report import write
 from leapcore.report.figures.curves import averaged
 from leapcore.report.figures.style import styles
 from leapcore.report.runs import Run
+from leapcore.report.writing import write
 
 SHORT = [
     "train.duration=4st",

@@ -1,0 +1,208 @@
+"""``leapcore status`` and ``leapcore tail``: how a run is doing, from another terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from contextlib import closing, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leapcore.cli.common import console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from leapcore.engine.live import LiveRun
+
+_STYLES = {"finished": "green", "running": "cyan", "starting": "cyan", "failed": "red", "dead": "red"}
+_PAUSE = 0.5  # seconds between two looks at the file
+_WIDE = 110  # columns that all figures need
+_FOR_WIDE = ("step", "loss", "updated")
+
+
+def status(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER…", help="Folders of runs or benchmarks, or one that holds such."),
+    ],
+    json_: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False,
+) -> None:
+    """Show how far runs are, from their files: of one run all that is known, of several a table."""
+    from leapcore.engine.live import runs_in
+
+    runs = [run for folder in folders for run in runs_in(folder)]
+    if json_:
+        typer.echo(json.dumps([_finite(_as_object(run)) for run in runs], indent=1))
+    elif len(runs) == 1:
+        _show(console(), runs[0])
+    else:
+        terminal = console()
+        terminal.print(_table(runs, terminal.width))
+
+
+def _as_object(run: LiveRun) -> dict[str, Any]:
+    checkpoint = run.checkpoint
+    return {
+        "folder": str(run.folder),
+        "name": run.name,
+        "state": run.state,
+        "process": run.holder,
+        "step": run.step,
+        "total_steps": run.course.total_steps or None,
+        "epoch": run.figures.get("epoch"),
+        "target_layers": run.targets,
+        "thresholds": dict(run.course.thresholds),
+        "figures": run.figures,
+        "accuracy": run.accuracy,
+        "seconds_left": run.seconds_left,
+        "seconds_since_update": run.updated,
+        "checkpoint": checkpoint and {"name": checkpoint[0], "age_seconds": checkpoint[1]},
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _show(terminal: Console, run: LiveRun) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in _facts(run).items():
+        if value:
+            grid.add_row(f"  {label}", Text(value))
+    title = Text(f"{run.folder}: ").append(run.state, _STYLES.get(run.state, "yellow"))
+    terminal.print(title, grid)
+
+
+def _facts(run: LiveRun) -> dict[str, str]:
+    from leapcore.listeners.lines import evaluation
+
+    epoch, checkpoint, left = run.figures.get("epoch"), run.checkpoint, run.seconds_left
+    return {
+        "step": _progress(run) + (f", epoch {epoch:.1f}" if epoch is not None else ""),
+        "target": run.course.targets(run.targets) if run.targets else "",
+        "figures": run.course.figures(run.figures),
+        "accuracy": evaluation(run.accuracy),
+        "left": "" if left is None else f"about {_span(left)} of training",
+        "updated": _ago(run.updated),
+        "checkpoint": f"{checkpoint[0]}, {_ago(checkpoint[1])}" if checkpoint else "none yet",
+        "runs as": run.holder,
+    }
+
+
+def _table(runs: list[LiveRun], width: int) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    headings = [heading for heading in _cells(runs[0]) if width >= _WIDE or heading not in _FOR_WIDE]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("run", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for run in runs:
+        cells = _cells(run)
+        state = Text(run.state, _STYLES.get(run.state, "yellow"))
+        table.add_row(str(run.folder), state, *(cells[heading] for heading in headings))
+    return table
+
+
+def _cells(run: LiveRun) -> dict[str, str]:
+    loss, knn, left, total = (
+        run.figures.get("loss"),
+        run.accuracy.get("knn"),
+        run.seconds_left,
+        run.course.total_steps,
+    )
+    return {
+        "done": f"{run.step / total:.0%}" if total else "",
+        "step": f"{run.step:,}" if run.step else "",
+        "layer": run.course.targets(run.targets).removeprefix("layer ") if run.targets else "",
+        "alignment": run.course.alignment(run.figures),
+        "loss": "" if loss is None else f"{loss:.3g}",
+        "kNN": "" if knn is None else f"{knn:.1%}",
+        "left": "" if left is None else _span(left),
+        "updated": _ago(run.updated),
+    }
+
+
+def _progress(run: LiveRun) -> str:
+    total = run.course.total_steps
+    return f"{run.step:,}/{total:,} ({run.step / total:.0%})" if total else f"{run.step:,}"
+
+
+def _span(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _ago(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def tail(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    lines: Annotated[int, typer.Option(min=0, metavar="N", help="So many of the lines until now.")] = 10,
+    follow: Annotated[bool, typer.Option(help="Go on as long as the run does.")] = True,
+) -> None:
+    """Show a run's figures and changes of target as they come; Ctrl-C ends this, not the run."""
+    from leapcore.engine.following import GrowingLines
+    from leapcore.engine.live import LiveRun, is_run
+    from leapcore.engine.results import METRICS
+    from leapcore.errors import ReportError
+
+    if not is_run(folder):
+        raise ReportError(f"'{folder}' is no folder of a run", "Give one, such as runs/NAME.")
+    with suppress(KeyboardInterrupt), closing(GrowingLines(folder / METRICS)) as source:
+        terminal, run = console(), LiveRun(folder)
+        for line in deque(source.new(), maxlen=lines):
+            _tell(terminal, run, line)
+        while follow:
+            run = LiveRun(folder)
+            last = not run.at_work  # asked before the file is read, so that no line is missed
+            for line in source.new():
+                _tell(terminal, run, line)
+            if last:
+                _end(terminal, run)
+                break
+            time.sleep(_PAUSE)
+
+
+def _tell(terminal: Console, run: LiveRun, line: dict[str, Any]) -> None:
+    from leapcore.listeners.lines import evaluation
+
+    course, style = run.course, ""
+    if "target" in line:
+        text, style = course.change(line), "cyan"
+    elif "loss" in line:
+        place = f"{course.step(line['step'])}  {course.targets(course.targets_in(line))}"
+        text = f"{place}  {course.figures(line, brief=terminal.width < _WIDE)}"
+    else:
+        text = f"{course.step(line['step'])}  {evaluation(line)}"
+    terminal.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _end(terminal: Console, run: LiveRun) -> None:
+    from leapcore.listeners.lines import evaluation
+
+    told = evaluation(run.accuracy)
+    text = f"{run.folder}: {run.state}" + (f", {told}" if told else "")
+    terminal.print(text, style=_STYLES.get(run.state, "yellow"), markup=False, highlight=False)
