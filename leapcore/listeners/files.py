@@ -11,6 +11,8 @@ from leapcore.events import CkaMap, RunStart, TargetChange
 from leapcore.files import write_whole
 from leapcore.hookspecs import hookimpl
 
+_NOT_TOLD = ("spec", "folder", "forecast")  # in spec.yaml; known to who reads; good for this process alone
+
 
 class StartFile:
     """``start.json``: what is known before the first step; whoever watches the run needs it."""
@@ -26,7 +28,7 @@ class StartFile:
             "name": spec.name,
             "batch_size": spec.train.batch_size,
             "thresholds": start.thresholds,
-            **{key: value for key, value in vars(start).items() if key not in ("spec", "folder")},
+            **{key: value for key, value in vars(start).items() if key not in _NOT_TOLD},
             "teachers": {name: asdict(facts) for name, facts in start.teachers.items()},
             "student": asdict(start.student),
         }
