@@ -24,6 +24,7 @@ from leapcore.engine.signals import Sigterm
 from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
+from leapcore.listeners.card import ModelCard
 from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, TensorBoard
 from leapcore.listeners.report import ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
@@ -141,7 +142,7 @@ def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -
 
 def _write_results(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport:
     student = current_student(loop.parts)
-    folder.write_student(lambda path: export_student(student, path))
+    folder.write_student(lambda path: export_student(student, path, loop.parts.spec.data.crop))
     report = _report(loop, folder, status)
     folder.write_summary(report)
     return report
@@ -228,7 +229,7 @@ def _told(loop: Loop, folder: RunFolder | Elsewhere, listeners: Sequence[Any]) -
         return
     path = folder.path
     files = [kind(path) for kind in (JsonLines, CkaMapLines, SkippedLog)]
-    own = [*files, TensorBoard(path, loop.step), ReportPage(path)]
+    own = [*files, TensorBoard(path, loop.step), ModelCard(path), ReportPage(path)]
     manager = installed_plugins().manager
     with ExitStack() as stack:
         for listener in reversed([*own, *listeners]):

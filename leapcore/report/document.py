@@ -61,6 +61,7 @@ class Code:
     text: str
     title: str = ""
     folded: bool = False
+    language: str = ""
 
 
 Block = Text | Table | Picture | Code
