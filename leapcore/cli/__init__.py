@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn, Optional
 
 import typer
 
-from leapcore.cli import backbones, bench, evaluate, export, plugins, recipes, report
+from leapcore.cli import backbones, bench, embed, evaluate, export, plugins, recipes, report
 from leapcore.cli.common import Overrides, Source, console, fail, load
 from leapcore.engine.signals import Sigterm, raise_at_sigterm
 from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
@@ -27,6 +27,7 @@ app.add_typer(plugins.app, name="plugins")
 app.command("bench")(bench.bench)
 app.command("backbones")(backbones.backbones)
 app.command("export")(export.export)
+app.command("embed")(embed.embed)
 app.command("report")(report.report)
 
 
