@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn, Optional
 
 import typer
 
-from leapcore.cli import backbones, bench, embed, evaluate, export, plugins, recipes, report
+from leapcore.cli import backbones, bench, compare, embed, evaluate, export, plugins, recipes, report
 from leapcore.cli.common import Overrides, Source, console, fail, load
 from leapcore.engine.signals import Sigterm, raise_at_sigterm
 from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
@@ -28,6 +28,7 @@ app.command("bench")(bench.bench)
 app.command("backbones")(backbones.backbones)
 app.command("export")(export.export)
 app.command("embed")(embed.embed)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 
 

@@ -264,6 +264,7 @@ class Loop:
             **self._target_layers(),
             **self.figures.take_means(),
             "lr": self._lr,
+            "flops_spent": parts.ledger.spent,
             "flops_saved": parts.ledger.saved,
             "images_per_second": images / (self.seconds - seconds),
             "data_wait": self._waited / (self.seconds - seconds),
