@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,22 +89,44 @@ def embed(
     wanted = _data(data, found, settings)
     images = _images(data, wanted, split)
     provider = backbone(found.backbone, wanted.image_size).to(device())
-    index = _layer_index(provider, layer)
-    done, count, width, skipped = 0, 0, 0, dict[str, str]()
+    index, seen = _layer_index(provider, layer), _Seen(len(images), progress)
     try:
         with open_feature_file(output) as file, evaluating(provider):
-            for batch in _batches(images, wanted, batch_size):
-                skipped |= {fault.name: fault.reason for fault in batch.faults}
-                done += batch.tried
-                if batch.names:
-                    rows = _rows(provider, batch, index, images)
-                    file.write(rows)
-                    count, width = count + len(batch.names), rows.vectors.shape[1]
-                progress(done, len(images))
-            _require_some(count, skipped)
+            for batch in seen.noting(_batches(images, wanted, batch_size)):
+                file.write(_rows(provider, batch, index, images))
+            seen.require_some()
     except OSError as error:
         raise OutputError(f"'{output}' cannot be written: {error}", "Name another file with -o.") from error
-    return Embedded(count, width, skipped)
+    return Embedded(seen.images, provider.layers[index].channels, seen.skipped)
+
+
+class _Seen:
+    """What became of the images.
+
+    Args:
+        total: How many there are.
+        progress: Told of those that are done.
+    """
+
+    def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
+        self._total, self._done, self._progress = total, 0, progress
+        self.images, self.skipped = 0, dict[str, str]()
+
+    def noting(self, batches: Iterable[_Read]) -> Iterator[_Read]:
+        """The batches that hold images."""
+        for batch in batches:
+            self.skipped |= {fault.name: fault.reason for fault in batch.faults}
+            if batch.names:
+                yield batch
+            self.images += len(batch.names)
+            self._done += batch.tried
+            self._progress(self._done, self._total)
+
+    def require_some(self) -> None:
+        """Raise a DataError if no image could be read."""
+        if self.images == 0:
+            name, reason = next(iter(self.skipped.items()), ("the data source", "it has no images"))
+            raise DataError(f"no image can be read; {name}: {reason}", "Name a folder or source with images.")
 
 
 def _data(source: str, found: FoundModel, settings: Sequence[str]) -> DataSpec:
@@ -164,9 +186,3 @@ def _labels(labels: list[int], images: Any) -> Sequence[str] | Sequence[int] | N
     if not isinstance(images, ImageFiles):
         return labels
     return [images.classes[label] if label >= 0 else "" for label in labels] if images.classes else None
-
-
-def _require_some(count: int, skipped: dict[str, str]) -> None:
-    if count == 0:
-        name, reason = next(iter(skipped.items()), ("the data source", "it has no images"))
-        raise DataError(f"no image can be read; {name}: {reason}", "Name a folder or a source with images.")

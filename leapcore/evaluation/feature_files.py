@@ -110,15 +110,14 @@ class _Npy(FeatureFile):
         self._file: IO[bytes] = self._partial.open("wb")
         self._shape = (0, 0)
         self._paths: list[str] = []
-        self._labels: list[Any] | None = None
+        self._labels: list[str | int] = []
 
     def write(self, rows: Rows) -> None:
         if not self._paths:
             self._write_header(rows.vectors.shape[1])
         self._file.write(np.ascontiguousarray(rows.vectors, "<f4").tobytes())
         self._paths.extend(rows.paths)
-        if rows.labels is not None:
-            self._labels = [*(self._labels or ()), *rows.labels]
+        self._labels.extend(rows.labels or ())
         self._shape = (len(self._paths), rows.vectors.shape[1])
 
     def _write_header(self, width: int) -> None:
@@ -134,17 +133,17 @@ class _Npy(FeatureFile):
     def _publish(self) -> None:
         with index_of(self.path).open("w", newline="", encoding="utf-8") as file:
             lines = csv.writer(file, lineterminator="\n")
-            lines.writerow(["path"] if self._labels is None else ["path", "label"])
+            lines.writerow(["path", "label"] if self._labels else ["path"])
             lines.writerows(zip(self._paths, *([self._labels] if self._labels else []), strict=True))
         super()._publish()
 
 
 class _Npz(_Npy):
-    """The arrays ``vectors`` (n, C), ``paths`` and, where known, ``labels``."""
+    """The arrays ``vectors`` (n, C), ``paths`` and, where known, ``labels``; one file."""
 
     def _publish(self) -> None:
         arrays = {"paths": np.array(self._paths, dtype=np.str_)}
-        if self._labels is not None:
+        if self._labels:
             arrays["labels"] = np.array(self._labels)
         whole = self._partial.with_suffix(".zip")
         try:
