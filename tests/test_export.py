@@ -2,17 +2,26 @@
 
 import json
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from ruamel.yaml import YAML
 from torch import nn
 
-from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo, import_timm, load_weights
-from leapcore.cli.export import Format, export
+from leapcore import (
+    ImageInput,
+    LayerFeatureProvider,
+    LayerFeatures,
+    LayerInfo,
+    cli,
+    import_timm,
+    load_weights,
+)
 from leapcore.errors import OutputError
 from leapcore.model_card import write_model_card
 from leapcore.plugins import installed_plugins
@@ -20,16 +29,23 @@ from leapcore.report.card import Moment
 from leapcore.report.runs import Run
 from leapcore.torchscript_export import METADATA, export_torchscript
 
+PAGE = Path(__file__).parents[1] / "docs/export.md"
+
 
 @pytest.fixture(scope="module")
 def exported(small_run):
-    """The whole run's student in every format, and what the command said; to be read only."""
+    """The student in every format by the command of docs/export.md, and what that said; to be read only."""
     pytest.importorskip("onnxscript")
-    folder, said = small_run.parent / "exported", []
+    place, said = small_run.parent / "place", []
+    shutil.copytree(small_run, place / "runs/mine")
+    (line,) = [line for line in PAGE.read_text().splitlines() if line.startswith("leapcore export")]
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(sys, "argv", shlex.split(line))
         patch.setattr("typer.echo", said.append)
-        export(small_run, [*Format], None, folder)
-    return folder, said
+        with pytest.raises(SystemExit):
+            cli.main()
+    return place / "student", said
 
 
 def python_blocks(text):
@@ -40,8 +56,9 @@ def front_matter(card):
     return YAML(typ="safe").load(card.split("---\n")[1])
 
 
-def test_every_format_gives_the_same_features_and_loads_as_printed(exported):
+def test_every_format_gives_the_same_features_and_loads_as_printed(exported, monkeypatch):
     folder, said = exported
+    monkeypatch.chdir(folder.parent)
     names = {"README.md", "config.json", "model.safetensors", "student.onnx", "student.torchscript.pt"}
     assert {path.name for path in folder.iterdir()} == names
     lines = [line.removeprefix("load it: ") for line in said if line.startswith("load it: ")]
@@ -237,3 +254,24 @@ def test_a_trace_that_gives_other_features_is_not_kept(tmp_path, layer, cause, c
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
+
+
+def test_the_page_on_exports_runs(leapcore_, small_run, exported):
+    for package in ("pandas", "pyarrow"):
+        pytest.importorskip(package)
+    for name in ("runs/mine", "runs/other"):
+        shutil.copytree(small_run, name)
+    for name in ("cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"):
+        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((50, 40), 50).convert("RGB").save(Path("photos", name))
+    found = {}
+    for language, code in re.findall(r"```(sh|python)\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        if language == "python":
+            exec(code, found)
+        elif code.startswith("leapcore export"):
+            shutil.copytree(exported[0], "student")  # made by this line
+        else:
+            assert all(leapcore_(*shlex.split(line)[1:])[0] == 0 for line in code.splitlines()), code
+    assert found["cats"].shape == (2, 24)
+    assert Path("digits.csv").exists()
+    assert Path("compare.html").exists()

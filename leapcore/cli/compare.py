@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN…", help="Folders of runs, such as runs/NAME.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs, such as runs/NAME.")],
     output: Annotated[
         Path, typer.Option(metavar="FILE", help="The page; an earlier one is replaced.")
     ] = Path("compare.html"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,8 +132,12 @@ class _Seen:
 
 def _data(source: str, found: FoundModel, settings: Sequence[str]) -> DataSpec:
     """A spec's data section; of a folder only the keys count that say how its images are viewed."""
-    folder = Path(source).is_dir()
-    own = {"source": "folder" if folder else source, "image_size": found.image_size, "crop": found.crop}
+    own = {
+        "source": "folder" if Path(source).is_dir() else source,
+        "image_size": found.image_size,
+        "crop": found.crop,
+        "workers": min(4, os.cpu_count() or 1),
+    }
     text = SpecText("data", CommentedMap(own), set())
     for setting in settings:
         override(text, setting)

@@ -67,9 +67,8 @@ def over_steps(title: str, plots: Sequence[Plot], xlabel: str = "step") -> str:
         inches = _inches(shown)
         figure.subplots_adjust(0.17, 0.46 / inches, 0.97, 1 - 0.3 / inches, hspace=0.18)
 
-    return svg(
-        draw, (WIDTH, _inches(shown)), f"{title}: {', '.join(plot.ylabel for plot in shown)} over {xlabel}s"
-    )
+    what, over = ", ".join(plot.ylabel for plot in shown), "steps" if xlabel == "step" else xlabel
+    return svg(draw, (WIDTH, _inches(shown)), f"{title}: {what} over {over}")
 
 
 def _inches(plots: Sequence[Plot]) -> float:
