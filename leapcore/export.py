@@ -29,17 +29,18 @@ def export_timm(model: nn.Module, folder: Path, options: dict[str, Any]) -> None
     save_for_hf(model, str(folder), model_config=own, model_args=options, safe_serialization=True)
 
 
-def export_student(student: LayerFeatureProvider, folder: Path) -> None:
+def export_student(student: LayerFeatureProvider, folder: Path, crop: float | None = None) -> None:
     """Write a trained student's network: in timm's format where it is a timm model, else its state dict.
 
     Args:
         student: The provider, which keeps its network in ``model``.
         folder: Where to.
+        crop: Share of each side that its evaluation keeps; the architecture's own if None.
     """
     model = student.model
     if hasattr(model, "pretrained_cfg"):
         export_timm(model, folder, getattr(model, "leapcore_options", {}))
-        _note_image_size(folder / "config.json", student.image_input.size)
+        _note_training(folder / "config.json", student.image_input.size, crop)
         return
     from safetensors.torch import save_model
 
@@ -47,12 +48,26 @@ def export_student(student: LayerFeatureProvider, folder: Path) -> None:
     save_model(model, str(folder / WEIGHTS))
 
 
-def _note_image_size(config: Path, size: tuple[int, int]) -> None:
-    """Write down what the student was trained on; timm knows it of models with a fixed size only."""
+# What timm publishes of an architecture's own weights, which these are not.
+_OF_OTHER_WEIGHTS = (
+    "test_input_size",
+    "test_crop_pct",
+    "license",
+    "origin_url",
+    "paper_ids",
+    "paper_name",
+    "notes",
+)
+
+
+def _note_training(config: Path, size: tuple[int, int], crop: float | None) -> None:
+    """Write down the images that the student was trained on, and nothing that is told of other weights."""
     found = json.loads(config.read_text())
-    found["pretrained_cfg"]["input_size"] = [3, *size]
-    found["pretrained_cfg"].pop("test_input_size", None)
-    config.write_text(json.dumps(found, indent=2))
+    told = {name: value for name, value in found["pretrained_cfg"].items() if name not in _OF_OTHER_WEIGHTS}
+    told["input_size"] = [3, *size]
+    if crop is not None:  # as leapcore's own evaluation views images
+        told |= {"crop_pct": crop, "crop_mode": "center", "interpolation": "bicubic"}
+    config.write_text(json.dumps(found | {"pretrained_cfg": told}, indent=2))
 
 
 def load_line(folder: Path) -> str:

@@ -259,3 +259,9 @@ def _shortened(error: Exception) -> str:
     """A state dict's mismatch can name hundreds of tensors; the first few tell what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines)[:300] or type(error).__name__
+
+
+def published_license(model: str) -> str | None:
+    """The licence that timm states of a model's published weights, None where it states none."""
+    config = import_timm().models.get_pretrained_cfg(model)
+    return config.license if config is not None else None

@@ -30,6 +30,16 @@ def spec_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def small_run(spec_file, tmp_path_factory):
+    """A finished run of four steps with two checkpoints and its kNN accuracy; to be read only."""
+    from leapcore import load_spec, run
+
+    more = ["train={duration: 4st, batch_size: 64, log_every: 2}", "checkpoint.every=2st"]
+    more.append("evaluate={knn: 2st, linear: never}")
+    return run(load_spec(spec_file, more), output=tmp_path_factory.mktemp("small") / "run").folder
+
+
+@pytest.fixture(scope="session")
 def golden():
     """Numbers that the method's reference code produced, by file name."""
     return lambda name: json.loads((GOLDEN / f"{name}.json").read_text())

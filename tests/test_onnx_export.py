@@ -8,8 +8,9 @@ from torch import nn
 
 from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
 from leapcore.errors import OutputError
-from leapcore.onnx_export import LARGEST_DEVIATION, export_onnx
+from leapcore.onnx_export import export_onnx
 from leapcore.plugins import installed_plugins
+from leapcore.tracing import LARGEST_DEVIATION
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,9 +99,9 @@ def test_the_file_is_the_timm_model_for_any_batch_size(ort, tmp_path, family, mo
     assert files(tmp_path) == ["student.onnx"]  # weights included, nothing temporary
     student.eval()
     for batch_size in (1, 4, 7):
-        images = student.prepare(torch.rand(batch_size, 3, image_size, image_size))
+        images = torch.rand(batch_size, 3, image_size, image_size)
         with torch.no_grad():
-            expected = student.model(images)
+            expected = student.model(student.prepare(images))
         assert expected.ndim == 2
         found = run(ort, tmp_path / "student.onnx", images)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
@@ -116,6 +117,7 @@ def test_input_and_output_are_described_in_the_file(ort, tmp_path, vit):
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["mean"]) == pytest.approx(student.image_input.mean)
     assert json.loads(metadata["std"]) == pytest.approx(student.image_input.std)
+    assert metadata["input"] == "RGB pixels in [0, 1]; normalisation is part of the network"
     written = (tmp_path / "new" / "student.onnx").read_bytes()
     assert b".py" not in written  # no source lines, no paths of the machine that wrote it
 
@@ -123,19 +125,19 @@ def test_input_and_output_are_described_in_the_file(ort, tmp_path, vit):
 def test_another_network_gives_the_pooled_vector_of_its_last_layer(ort, tmp_path):
     student = Own().eval()
     export_onnx(student, tmp_path / "student.onnx")
-    images = torch.randn(5, 3, 16, 16)
+    images = torch.rand(5, 3, 16, 16)
     with torch.no_grad():
-        expected = student(images, [0])[0].pooled
+        expected = student(student.prepare(images), [0])[0].pooled
     torch.testing.assert_close(run(ort, tmp_path / "student.onnx", images), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_timms_model_without_pooling_gives_the_pooled_vector_too(ort, tmp_path, vit):
     student = vit(global_pool="")
     export_onnx(student, tmp_path / "student.onnx")
-    images = torch.randn(5, 3, 28, 28)
+    images = torch.rand(5, 3, 28, 28)
     with torch.no_grad():
-        assert student.model(images).ndim == 3
-        expected = student(images, [len(student.layers) - 1])[0].pooled
+        assert student.model(student.prepare(images)).ndim == 3
+        expected = student(student.prepare(images), [len(student.layers) - 1])[0].pooled
     torch.testing.assert_close(run(ort, tmp_path / "student.onnx", images), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -183,9 +185,9 @@ def test_weights_too_large_for_one_file_lie_beside_it(ort, tmp_path, vit, monkey
     student = vit()
     export_onnx(student, tmp_path / "student.onnx")
     assert files(tmp_path) == ["student.onnx", "student.onnx.data"]
-    images = torch.randn(2, 3, 28, 28)
+    images = torch.rand(2, 3, 28, 28)
     with torch.no_grad():
-        expected = student.model(images)
+        expected = student.model(student.prepare(images))
     torch.testing.assert_close(run(ort, tmp_path / "student.onnx", images), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -742,7 +742,7 @@ def test_what_a_run_writes_holds_no_pickle(ran, leapcore_):
     assert list(Path("out").rglob("state.json"))
     files = [path for path in Path("out").rglob("*") if path.is_file()]
     kinds = {path.suffix for path in files if "tensorboard" not in path.parts and path.name != "latest"}
-    assert kinds <= {".yaml", ".jsonl", ".json", ".safetensors", ".log", ".html"}
+    assert kinds <= {".yaml", ".jsonl", ".json", ".safetensors", ".log", ".html", ".md"}
 
 
 READERS_OF_CODE = re.compile(

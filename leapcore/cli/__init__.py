@@ -11,7 +11,9 @@ import typer
 from leapcore.cli import (
     backbones,
     bench,
+    compare,
     doctor,
+    embed,
     evaluate,
     export,
     plan,
@@ -43,6 +45,8 @@ app.command("bench")(bench.bench)
 app.command("backbones")(backbones.backbones)
 app.command("export")(export.export)
 app.command("plan")(plan.plan)
+app.command("embed")(embed.embed)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)

@@ -14,9 +14,7 @@ app = typer.Typer(help="Evaluate the frozen features of any model.", no_args_is_
 
 Model = Annotated[
     str,
-    typer.Argument(
-        help="A folder such as runs/x/student, a timm name, or a teacher of the spec by its name."
-    ),
+    typer.Argument(help="A run's or a student's folder, a timm name, or a teacher of the spec by its name."),
 ]
 SpecOption = Annotated[
     str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,26 +11,41 @@ import typer
 from leapcore.cli.common import console
 
 
+class Format(str, Enum):
+    """What a student can be written as."""
+
+    TIMM = "timm"
+    ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
+
+
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/NAME.")],
+    formats: Annotated[
+        Optional[list[Format]],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
+        typer.Option(
+            "--format",
+            help="Write this format too, checked against torch; timm's is always there. Repeatable.",
+        ),
+    ] = None,
     checkpoint: Annotated[
-        Optional[str],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
+        Optional[str],  # noqa: UP045
         typer.Option(metavar="NAME", help="Which of its checkpoints; the latest if not given."),
     ] = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="DIR", help="A new folder; RUN/exports/CHECKPOINT if not given."),
     ] = None,
-    onnx: Annotated[bool, typer.Option(help="Write student.onnx too, checked against torch.")] = False,
 ) -> None:
-    """Write a run's student in timm's local-dir format, and as ONNX."""
+    """Write a run's student with its model card, as timm and the Hugging Face hub expect it."""
     terminal = console()
+    wanted = list(dict.fromkeys(one.value for one in formats or ()))
     with terminal.status("exporting"):
         from leapcore.engine.exporting import export_run
-        from leapcore.export import load_line
 
-        done = export_run(run, checkpoint=checkpoint, output=output, onnx=onnx)
-    typer.echo(f"student of {done.checkpoint} in {done.folder}")
-    typer.echo(f"load it: {load_line(done.folder)}")
-    if done.onnx:
-        typer.echo(f"{done.onnx}: deviates from torch by at most {done.deviation:.1e} of the largest feature")
+        done = export_run(run, checkpoint=checkpoint, output=output, formats=wanted)
+    typer.echo(f"student of {done.checkpoint} in {done.folder}, described in {done.folder / 'README.md'}")
+    typer.echo(f"load it: {done.load}")
+    for file in done.files:
+        typer.echo(f"{file.name}: takes pixels in [0, 1]; {file.checked}")
+        typer.echo(f"load it: {file.load(done.folder)}")

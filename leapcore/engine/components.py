@@ -22,7 +22,7 @@ from leapcore.engine.teachers import Teacher
 from leapcore.errors import PluginError, SpecError
 from leapcore.options import checked_options
 from leapcore.plugins import installed_plugins
-from leapcore.spec import BackboneSpec, CurriculumSpec, ObjectiveSpec, Spec
+from leapcore.spec import BackboneSpec, CurriculumSpec, DataSpec, ObjectiveSpec, Spec
 from leapcore.training_spec import OptimizerSpec
 
 
@@ -121,9 +121,14 @@ def lr_schedule(spec: OptimizerSpec, run: RunLength) -> LrSchedule:
 
 def image_splits(spec: Spec) -> ImageSplits:
     """Open the images that a spec names."""
-    family, _, name = spec.data.source.partition("/")
+    return open_images(spec.data, spec.train.seed)
+
+
+def open_images(data: DataSpec, seed: int) -> ImageSplits:
+    """Open the images that a spec's data section names, shuffled by a seed where they are a stream."""
+    family, _, name = data.source.partition("/")
     plugins = installed_plugins()
-    splits = plugins.get("datasets", family)(spec.data, name, spec.train.seed)
+    splits = plugins.get("datasets", family)(data, name, seed)
     if not isinstance(splits, ImageSplits):
         raise PluginError(
             f"the data source '{family}' of plugin {plugins.owner('datasets', family)} returns a "

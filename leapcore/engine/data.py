@@ -184,24 +184,35 @@ def evaluation_batches(
     Raises:
         DataError: More images than ``data.skip_limit`` allows cannot be read.
     """
-    view, skipped = evaluation_view(data.image_size, data.crop), Skipped(len(images), data.skip_limit)
     if isinstance(images, IterableDataset):
-        workers = useful_workers(images, data.workers)
+        view, workers = evaluation_view(data.image_size, data.crop), useful_workers(images, data.workers)
         stream = with_transform(images, view, workers)
         yield from watched(iter(loader(stream, workers, 0, batch_size=batch_size)), workers)
         return
-    plain: Dataset[Any] = _Plain(images, view)
-    if places is not None:
-        plain = Subset(plain, places)
-    collate = _PlainCollate(data.image_size)
-    batches = loader(plain, data.workers, 0, batch_size=batch_size, collate_fn=collate)
-    for batch in watched(iter(batches), data.workers):
+    skipped = Skipped(len(images), data.skip_limit)
+    for _, batch in plain_batches(images, data, batch_size, places):
         skipped.add(batch.faults)
         skipped.check()
         if len(batch.labels):
             yield batch.pixels, batch.labels
     for name, reason in skipped.reasons.items():
         logger.warning("left out of the evaluation: %s: %s", name, reason)
+
+
+def plain_batches(
+    images: Any, data: DataSpec, batch_size: int, places: Sequence[int] | None = None
+) -> Iterator[tuple[list[int], Batch]]:
+    """Plain batches of a data set in order, however many images cannot be read.
+
+    Each comes with the places that its images had among the ``batch_size`` that were tried; what is missing
+    there is told in its faults.
+    """
+    plain: Dataset[Any] = _Plain(images, evaluation_view(data.image_size, data.crop))
+    if places is not None:
+        plain = Subset(plain, places)
+    collate = _PlainCollate(data.image_size)
+    batches = loader(plain, data.workers, 0, batch_size=batch_size, collate_fn=collate)
+    return watched(iter(batches), data.workers)
 
 
 def evaluation_sample(images: Any, data: DataSpec, size: int) -> Tensor:
@@ -266,15 +277,15 @@ class _Plain(Dataset[Any]):
 
 
 class _PlainCollate:
-    """Leaves out the images that could not be read."""
+    """Leaves out the images that could not be read, and tells which are left."""
 
     def __init__(self, size: int) -> None:
         self._size = size
 
-    def __call__(self, samples: list[Any]) -> Batch:
-        found = [sample for sample in samples if sample[0] is not None]
+    def __call__(self, samples: list[Any]) -> tuple[list[int], Batch]:
+        kept = [place for place, sample in enumerate(samples) if sample[0] is not None]
         faults = [fault for sample in samples for fault in sample[2]]
-        if not found:
+        if not kept:
             empty = torch.empty(0, 3, self._size, self._size, dtype=torch.uint8)
-            return Batch(empty, torch.empty(0, dtype=torch.long), faults, empty)
-        return Batch.of(found)._replace(faults=faults)
+            return kept, Batch(empty, torch.empty(0, dtype=torch.long), faults, empty)
+        return kept, Batch.of([samples[place] for place in kept])._replace(faults=faults)

@@ -7,15 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from leapcore.backbones import family_of
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.components import backbone, image_splits
 from leapcore.engine.data import evaluation_batches
 from leapcore.engine.deepspeed import device
-from leapcore.engine.results import SPEC, STUDENT
+from leapcore.engine.models import found_model
 from leapcore.engine.setup import Parts
 from leapcore.engine.sharded import whole_weights
 from leapcore.engine.sources import ImageSplits
@@ -27,7 +23,6 @@ from leapcore.evaluation.linear_probe import linear_probe
 from leapcore.evaluation.retrieval import evaluate_retrieval
 from leapcore.events import per_teacher
 from leapcore.spec import BackboneSpec, Spec
-from leapcore.timm_models import architecture
 
 logger = logging.getLogger(__name__)
 
@@ -113,8 +108,8 @@ def evaluate_model(model: str, spec: Spec, *, family: str | None = None, **wante
     """Evaluate any model on the images of a spec.
 
     Args:
-        model: A folder in timm's local-dir format, a timm name (with its pretrained weights), or the
-            spec's name of a teacher, which is ``"teacher"`` where there is one.
+        model: A run's folder, a folder in timm's local-dir format, a timm name (with its pretrained weights),
+            or the spec's name of a teacher, which is ``"teacher"`` where there is one.
         spec: Its data section says on what.
         family: The backbone family of a folder or timm name; found from its name if not given.
         wanted: ``knn=True``, ``linear=True``.
@@ -161,22 +156,7 @@ def _wanted(model: str, spec: Spec, family: str | None) -> BackboneSpec:
         raise SpecError(
             f"--backbone {family}, but the spec says the family of '{model}'", "Leave --backbone out."
         )
-    if model in spec.each_teacher:
-        return spec.each_teacher[model]
-    path = Path(model)
-    if not path.exists():
-        return BackboneSpec(backbone=family or family_of(model), model=model, weights="pretrained")
-    if family is None and path.name == STUDENT and (wanted := _student_of(path.parent / SPEC)):
-        return wanted.model_copy(update={"weights": model})
-    return BackboneSpec(backbone=family or family_of(architecture(path)), weights=model)
-
-
-def _student_of(spec: Path) -> BackboneSpec | None:
-    """What a run's spec says of its student; None where there is no such spec."""
-    try:
-        return BackboneSpec(**YAML(typ="safe").load(spec)["student"])
-    except (OSError, YAMLError, TypeError, KeyError, ValueError, RecursionError):
-        return None
+    return spec.each_teacher.get(model) or found_model(model, family).backbone
 
 
 def _features(spec: Spec, images: Any, provider: LayerFeatureProvider) -> Features:

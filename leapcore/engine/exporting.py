@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from safetensors import SafetensorError
 
+from leapcore.core.flops import FLOPS_PER_MAC
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.components import backbone
+from leapcore.engine.results import EXPORTS
 from leapcore.errors import CheckpointError, OutputError
-from leapcore.export import export_student
+from leapcore.export import export_student, load_line
+from leapcore.model_card import write_model_card
+from leapcore.report.card import ExportedFile, Moment
+from leapcore.report.runs import Flops, Run
 from leapcore.spec import BackboneSpec
-
-EXPORTS = "exports"
 
 
 class Exported(NamedTuple):
@@ -23,19 +28,19 @@ class Exported(NamedTuple):
 
     Attributes:
         checkpoint: Name of the checkpoint that the student was taken from.
-        folder: Where its weights are, in timm's local-dir format where it is a timm model.
-        onnx: The ONNX file, None if none was asked for.
-        deviation: Its largest relative deviation from torch.
+        folder: Where its weights and its model card are, in timm's local-dir format where it is a timm model.
+        load: The line of Python that loads the weights.
+        files: The other formats.
     """
 
     checkpoint: str
     folder: Path
-    onnx: Path | None = None
-    deviation: float = 0.0
+    load: str
+    files: list[ExportedFile]
 
 
 def export_run(
-    run: Path, *, checkpoint: str | None = None, output: Path | None = None, onnx: bool = False
+    run: Path, *, checkpoint: str | None = None, output: Path | None = None, formats: Collection[str] = ()
 ) -> Exported:
     """Export the student from a checkpoint, whatever ZeRO stage and number of processes it was made with.
 
@@ -43,11 +48,12 @@ def export_run(
         run: The run's folder.
         checkpoint: Which one; the latest if None.
         output: Where to; ``exports/<checkpoint>`` in the run's folder if None, which is replaced.
-        onnx: Write ``student.onnx`` too, checked against torch.
+        formats: ``"onnx"`` writes ``student.onnx`` too, ``"torchscript"`` ``student.torchscript.pt``; both
+            are checked against torch. The weights, as timm reads them, are always there.
 
     Raises:
         CheckpointError: There is none, or it is broken.
-        OutputError: The output folder is in use, or the ONNX file cannot be made.
+        OutputError: The output folder is in use, or a format cannot be made; then nothing is written.
     """
     if not run.is_dir():
         raise CheckpointError(
@@ -57,22 +63,39 @@ def export_run(
     folder = output or run / EXPORTS / saved.path.name
     if output and output.exists() and (output.is_file() or any(output.iterdir())):
         raise OutputError(f"output '{output}' is not empty", "Name a new folder with --output.")
-    if onnx:  # found out now, a missing package leaves nothing behind
-        from leapcore.onnx_export import export_onnx, onnxruntime
-
-        onnxruntime()
-    student = _student(saved)
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        export_student(student, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=".export.") as aside:
+            draft = Path(aside) / "student"
+            written = _write(run, saved, draft, formats)
+            if output is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(draft, folder, dirs_exist_ok=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"the student cannot be written to '{folder}': {error}", "Name another folder with --output."
         ) from error
-    if not onnx:
-        return Exported(saved.path.name, folder)
-    path = folder / "student.onnx"
-    return Exported(saved.path.name, folder, path, export_onnx(student, path))
+    return Exported(saved.path.name, folder, load_line(folder), written)
+
+
+def _write(run: Path, saved: Checkpoint, folder: Path, formats: Collection[str]) -> list[ExportedFile]:
+    student = _student(saved)
+    export_student(student, folder, saved.state["spec"]["data"]["crop"])
+    files = [_exported(student, folder, name) for name in formats if name != "timm"]
+    write_model_card(Run(run), folder, _moment(saved, student, Run(run)), files)
+    return files
+
+
+def _exported(student: LayerFeatureProvider, folder: Path, format_name: str) -> ExportedFile:
+    size = student.image_input.size
+    if format_name == "onnx":
+        from leapcore.onnx_export import export_onnx
+
+        return ExportedFile("ONNX", "student.onnx", size, export_onnx(student, folder / "student.onnx"))
+    from leapcore.torchscript_export import export_torchscript
+
+    name = "student.torchscript.pt"
+    return ExportedFile("TorchScript", name, size, export_torchscript(student, folder / name))
 
 
 def _student(saved: Checkpoint) -> LayerFeatureProvider:
@@ -83,3 +106,17 @@ def _student(saved: Checkpoint) -> LayerFeatureProvider:
     student = backbone(BackboneSpec(**saved.state["student"]), saved.state["spec"]["data"]["image_size"])
     student.load_state_dict(weights)
     return student.eval()
+
+
+def _moment(saved: Checkpoint, student: LayerFeatureProvider, run: Run) -> Moment:
+    """What was known after the checkpoint's step."""
+    step, ledger = saved.state["step"], saved.state["ledger"]
+    spent = FLOPS_PER_MAC * sum(ledger["macs"].values())
+    baseline = FLOPS_PER_MAC * ledger["baseline_macs"]
+    return Moment(
+        step=step,
+        accuracy=run.accuracy_at(step),
+        flops=Flops(spent=spent, baseline=baseline, saved=1 - spent / baseline if baseline else 0.0),
+        training_seconds=saved.state["seconds"],
+        parameters=sum(parameter.numel() for parameter in student.parameters()),
+    )

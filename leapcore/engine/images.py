@@ -53,7 +53,7 @@ def read(images: Any, index: int) -> Sample:
     # Broken files make decoders fail in every way, and data sets of plugins may too.
     except Exception as error:
         said = str(error).partition(" <_io.")[0]  # PIL names the object that held the bytes
-        return Sample(None, -1, (Fault(_name(images, index), f"{type(error).__name__}: {said}"),))
+        return Sample(None, -1, (Fault(image_name(images, index), f"{type(error).__name__}: {said}"),))
 
 
 def read_or_next(images: Any, index: int) -> Sample:
@@ -77,12 +77,14 @@ def _raw(images: Any, index: int) -> tuple[Any, Any]:
         return file.read(), -1 if label is None else label
 
 
-def _name(images: Any, index: int) -> str:
+def image_name(images: Any, index: int) -> str:
+    """An image's file; its number where it has none."""
     try:
-        return str(images.filename(index, absolute=True))
+        name = images.filename(index, absolute=True)
     # Only timm's data sets have names, and not all of those.
     except Exception:
-        return f"image {index}"
+        name = None
+    return str(name or f"image {index}")
 
 
 class Skipped:

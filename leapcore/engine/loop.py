@@ -268,6 +268,7 @@ class Loop:
             **self.figures.take_means(),
             **averages(parts.teachers),
             "lr": self._lr,
+            "flops_spent": parts.ledger.spent,
             "flops_saved": parts.ledger.saved,
             "images_per_second": images / (self.seconds - seconds),
             "data_wait": self._waited / (self.seconds - seconds),

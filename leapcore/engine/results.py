@@ -8,13 +8,13 @@ import shutil
 from pathlib import Path
 
 # All that a run writes. Nothing else is ever deleted.
-SPEC, STUDENT = "spec.yaml", "student"
+SPEC, STUDENT, EXPORTS = "spec.yaml", "student", "exports"
 METRICS, CKA_MAPS = "metrics.jsonl", "cka_maps.jsonl"
 START = "start.json"
 SKIPPED, SUMMARY = "skipped.log", "summary.json"
 REPORTS = ("report.html", "report.md")
 FILES = (SPEC, START, METRICS, CKA_MAPS, SUMMARY, SKIPPED, *REPORTS)
-FOLDERS = ("tensorboard", STUDENT, "checkpoints", "exports")
+FOLDERS = ("tensorboard", STUDENT, "checkpoints", EXPORTS)
 MARKS = (SPEC, METRICS)  # a spec alone may be the user's own
 
 

@@ -25,6 +25,7 @@ from leapcore.engine.signals import Sigterm
 from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
+from leapcore.listeners.card import ModelCard
 from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, StartFile, TensorBoard
 from leapcore.listeners.report import ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
@@ -158,7 +159,7 @@ def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -
 
 def _write_results(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport:
     student = current_student(loop.parts)
-    folder.write_student(lambda path: export_student(student, path))
+    folder.write_student(lambda path: export_student(student, path, loop.parts.spec.data.crop))
     report = _report(loop, folder, status)
     folder.write_summary(report)
     return report
@@ -262,5 +263,5 @@ def _told_to_files(loop: Loop, path: Path) -> AbstractContextManager[Any]:
     """Let what is written to the run's folder hear of it, before all others."""
     first = loop.parts.ranks.first
     files: list[Any] = [kind(path) for kind in (StartFile, JsonLines, CkaMapLines, SkippedLog)]
-    own = [*files, TensorBoard(path, loop.step), ReportPage(path)] if first else []
+    own = [*files, TensorBoard(path, loop.step), ModelCard(path), ReportPage(path)] if first else []
     return _heard(own, tells=first)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from leapcore.core.features import LayerFeatures
 from leapcore.core.provider import LayerFeatureProvider
 
 
@@ -24,7 +25,6 @@ class Features(NamedTuple):
     labels: Tensor
 
 
-@torch.no_grad()
 def extract_features(
     provider: LayerFeatureProvider, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
 ) -> Features:
@@ -32,12 +32,20 @@ def extract_features(
     vectors, labels = [], []
     with evaluating(provider):
         for pixels, batch_labels in batches:
-            images = provider.prepare(pixels.to(device, non_blocking=True).float() / 255)
-            with own_precision(provider, device):
-                (last,) = provider(images, [len(provider.layers) - 1])
-            vectors.append(last.pooled.float())
+            vectors.append(pooled_features(provider, pixels, device, len(provider.layers) - 1))
             labels.append(batch_labels.to(device))
     return Features(torch.cat(vectors), torch.cat(labels))
+
+
+@torch.no_grad()
+def pooled_features(
+    provider: LayerFeatureProvider, pixels: Tensor, device: torch.device, layer: int
+) -> Tensor:
+    """One vector per image (B, C) in float32, of bytes (B, 3, H, W); no layer behind this one is computed."""
+    images = provider.prepare(pixels.to(device, non_blocking=True).float() / 255)
+    with own_precision(provider, device):
+        found: LayerFeatures = provider(images, [layer])[0]
+    return found.pooled.float()
 
 
 @contextmanager

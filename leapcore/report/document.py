@@ -63,6 +63,7 @@ class Code:
     text: str
     title: str = ""
     folded: bool = False
+    language: str = ""
 
 
 Block = Text | Table | Picture | Code

@@ -8,18 +8,15 @@ from html import escape
 from leapcore.report.document import Block, Code, Document, Picture, Table, Text
 
 
-def markdown(document: Document, page: str) -> str:
+def markdown(document: Document, page: str = "") -> str:
     """A document as Markdown.
 
     Args:
         document: The report.
-        page: File name of the page that holds the drawings.
+        page: File name of the page that holds the drawings, if there are any.
     """
-    parts = [
-        f"# {_plain(document.title)}",
-        _plain(" ".join(document.summary)),
-        f"With drawings: [{page}]({page})",
-    ]
+    parts = [f"# {_plain(document.title)}", _plain(" ".join(document.summary))]
+    parts += [f"With drawings: [{page}]({page})"] if page else []
     for section in document.sections:
         told = [text for block in section.blocks if (text := _block(block))]
         if told:
@@ -54,4 +51,4 @@ def _code(code: Code) -> str:
     """A fenced block whose fence the text does not hold."""
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", code.text))])
     title = f"{_plain(code.title)}\n\n" if code.title else ""
-    return f"{title}{fence}\n{code.text.rstrip()}\n{fence}"
+    return f"{title}{fence}{code.language}\n{code.text.rstrip()}\n{fence}"

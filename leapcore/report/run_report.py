@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from leapcore.report.document import Block, Code, Document, Section, Table
 from leapcore.report.figures.curves import Line, Plot, over_steps
@@ -22,7 +23,12 @@ from leapcore.report.shared import (
 )
 
 _STYLE = Style("#0072B2", "-", "o")
-_LABELS = {"knn": "kNN", "linear": "linear probe", "linear_best": "linear probe, best epoch"}
+_LABELS = {
+    "knn": "kNN",
+    "linear": "linear probe",
+    "linear_best": "linear probe, best epoch",
+    "linear_top5": "linear probe, top-5",
+}
 
 
 def run_document(run: Run) -> Document:
@@ -56,11 +62,11 @@ def _summary(run: Run) -> list[str]:
 
 
 def _result(run: Run) -> list[Block]:
-    return [table for table in (_accuracies(run), _costs(run)) if table.rows]
+    return [table for table in (accuracy_table(run.summary.accuracy), _costs(run)) if table.rows]
 
 
-def _accuracies(run: Run) -> Table:
-    told = run.summary.accuracy
+def accuracy_table(told: Mapping[str, float]) -> Table:
+    """Accuracies of a student beside its teachers', which are named ``teacher_…``."""
     names = [name for name in told if not name.startswith("teacher_")]
     rows = [[_LABELS.get(name, name), percent(told[name]), _of_teacher(told, name)] for name in names]
     caption = (
@@ -69,7 +75,7 @@ def _accuracies(run: Run) -> Table:
     return Table(["accuracy", "student, %", "teacher, %"], rows, caption)
 
 
-def _of_teacher(told: dict[str, float], name: str) -> str:
+def _of_teacher(told: Mapping[str, float], name: str) -> str:
     """The teacher's accuracy; of several teachers each with its name."""
     found = [key for key in told if key.partition("/")[0] == f"teacher_{name}" or key == f"teacher_{name}"]
     named = [f"{key.partition('/')[2]} {percent(told[key])}".strip() for key in found]

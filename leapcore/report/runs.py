@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from leapcore.report.reading import json_lines, json_object, text
 from leapcore.report.records import Record, as_record
+from leapcore.spec_text import NOT_YAML
 
 MARKS = ("spec.yaml", "metrics.jsonl", "summary.json")  # one of them makes a folder a run's
 
@@ -55,6 +56,31 @@ class Change(Record):
     target: int
     reason: str = ""
     teacher: str = "teacher"
+
+
+class Model(Record):
+    """A teacher or student, as the spec names it."""
+
+    backbone: str = ""
+    model: str | None = None
+    weights: str = "none"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The model's, its family's where the spec names none."""
+        return self.model or self.backbone
+
+    @property
+    def start(self) -> str:
+        """Its weights before training."""
+        told = {"none": "random weights", "pretrained": "its published weights"}
+        return told.get(self.weights, f"the weights {self.weights}")
+
+    @property
+    def described(self) -> str:
+        """Name and weights."""
+        return f"{self.name} with {self.start}"
 
 
 class CkaMap(Record):
@@ -108,6 +134,33 @@ class Run:
         return text(self.folder / "spec.yaml")
 
     @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The resolved spec's sections; none of one that is half written."""
+        from ruamel.yaml import YAML
+
+        try:
+            found = YAML(typ="safe").load(self.spec)
+        except NOT_YAML:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The spec's data section."""
+        return self.settings.get("data") or {}
+
+    @property
+    def student_model(self) -> Model:
+        """The student, as the spec names it."""
+        return as_record(Model, self.settings.get("student")) or Model()
+
+    @property
+    def teacher_models(self) -> dict[str, Model]:
+        """The teachers by name, as the spec has them; a single one is called ``teacher``."""
+        several = self.settings.get("teachers") or {"teacher": self.settings.get("teacher")}
+        return {name: model for name, told in several.items() if (model := as_record(Model, told))}
+
+    @cached_property
     def _lines(self) -> list[dict[str, Any]]:
         found = json_lines(self.folder / "metrics.jsonl")
         return [line for line in found if isinstance(line.get("step"), int)]
@@ -146,6 +199,25 @@ class Run:
         """A figure over the steps: steps and values, those that are numbers."""
         points = [(line["step"], line[figure]) for line in self._lines if _is_number(line.get(figure))]
         return [step for step, _ in points], [float(value) for _, value in points]
+
+    def spent_at(self, steps: Sequence[int]) -> list[float]:
+        """The FLOPs of training until each of these steps, between two reports by interpolation.
+
+        NaN where the run did not report them.
+        """
+        known, spent = self.curve("flops_spent")
+        if not known:
+            return [math.nan] * len(steps)
+        from numpy import interp
+
+        return [float(flops) for flops in interp(steps, [0, *known], [0.0, *spent], right=math.nan)]
+
+    def accuracy_at(self, step: int) -> dict[str, float]:
+        """The accuracies that were measured after a step, as shares: all of the end's, kNN on the way."""
+        if step == self.summary.steps and self.summary.accuracy:
+            return self.summary.accuracy
+        steps, shares = self.curve("knn")
+        return {"knn": shares[steps.index(step)]} if step in steps else {}
 
     def alignment(self, teacher: str) -> tuple[list[int], list[float]]:
         """Alignment with a teacher over the steps; its figure bears a name where there are several."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from leapcore.report.document import Picture, Table
 from leapcore.report.figures.curves import Line, Plot
@@ -43,13 +43,17 @@ def walk_plots(runs: Sequence[tuple[Run, str, int | None, Style]]) -> list[Plot]
     ]
 
 
-def learning_plots(runs: Iterable[tuple[Run, Style]]) -> list[Plot]:
-    """Loss and kNN accuracy of runs."""
+def learning_plots(
+    runs: Iterable[tuple[Run, Style]], place: Callable[[Run, Sequence[int]], Sequence[float]] | None = None
+) -> list[Plot]:
+    """Loss and kNN accuracy of runs, over the steps or over where ``place`` puts those."""
     losses, accuracies = [], []
     for run, style in runs:
-        losses.append(Line(*run.curve("loss"), style))
-        steps, shares = run.curve("knn")
-        accuracies.append(Line(steps, [100 * share for share in shares], style, markers=True))
+        steps, values = run.curve("loss")
+        moments, shares = run.curve("knn")
+        points = (steps, moments) if place is None else (place(run, steps), place(run, moments))
+        losses.append(Line(points[0], values, style))
+        accuracies.append(Line(points[1], [100 * share for share in shares], style, markers=True))
     return [Plot("loss", losses), Plot("kNN accuracy, %", accuracies)]
 
 

@@ -179,7 +179,9 @@ def cached(path, tmp_path_factory):
 
 
 def test_a_run_with_a_cache_is_the_run_without_in_fewer_flops(plain, cached):
-    ours, theirs = (lines(report.folder, ["cache_hits", "flops_saved"]) for report in (cached, plain))
+    ours, theirs = (
+        lines(report.folder, ["cache_hits", "flops_spent", "flops_saved"]) for report in (cached, plain)
+    )
     for line, other in zip(ours, theirs, strict=True):
         assert line == pytest.approx(other, rel=1e-6)
     found = hits(cached.folder)
@@ -207,7 +209,9 @@ def test_without_parts_of_batches_it_is_the_same_bit_for_bit(path, tmp_path):
     whole += ["train={duration: 6st, batch_size: 479, log_every: 1}"]  # all images in each epoch
     run(load_spec(path, whole), output=tmp_path / "plain")
     run(load_spec(path, [*whole, f"cache.folder={tmp_path}/cache"]), output=tmp_path / "run")
-    ours, theirs = (lines(tmp_path / name, ["cache_hits", "flops_saved"]) for name in ("run", "plain"))
+    ours, theirs = (
+        lines(tmp_path / name, ["cache_hits", "flops_spent", "flops_saved"]) for name in ("run", "plain")
+    )
     assert ours == theirs
     assert hits(tmp_path / "run")[3:] == [1, 1, 1]
 
@@ -283,7 +287,9 @@ def test_every_kind_of_target_can_be_cached(path, tmp_path, kind):
     plain = run(load_spec(source, overrides), output=tmp_path / "plain")
     report = run(load_spec(source, [*overrides, f"cache.folder={tmp_path}/cache"]), output=tmp_path / "run")
     names = ["cache_hits", "cache_hits/a", "cache_hits/b"]
-    ours, theirs = (lines(tmp_path / name, [*names, "flops_saved"]) for name in ("run", "plain"))
+    ours, theirs = (
+        lines(tmp_path / name, [*names, "flops_spent", "flops_saved"]) for name in ("run", "plain")
+    )
     for line, other in zip(ours, theirs, strict=True):
         assert line == pytest.approx(other, rel=1e-5)
     told = lines(tmp_path / "run")[4]

@@ -46,8 +46,11 @@ class Point(NamedTuple):
     runs: Sequence[tuple[float, float]]
 
 
-def over_steps(title: str, plots: Sequence[Plot]) -> str:
-    """Plots above each other over the steps; those without a curve are left out, ``""`` if none has one."""
+def over_steps(title: str, plots: Sequence[Plot], xlabel: str = "step") -> str:
+    """Plots above each other over the steps, or over what ``xlabel`` says.
+
+    Those without a curve are left out; ``""`` if none has one.
+    """
     drawn = [plot._replace(lines=[line for line in plot.lines if len(line.ys)]) for plot in plots]
     shown = [plot for plot in drawn if plot.lines]
     if not shown:
@@ -59,14 +62,13 @@ def over_steps(title: str, plots: Sequence[Plot]) -> str:
         for axes, plot in zip(stack[:, 0], shown, strict=True):
             _fill(axes, plot)
         stack[0, 0].set_title(title)
-        stack[-1, 0].set_xlabel("step")
+        stack[-1, 0].set_xlabel(xlabel)
         figure.align_ylabels(stack[:, 0])
         inches = _inches(shown)
         figure.subplots_adjust(0.17, 0.46 / inches, 0.97, 1 - 0.3 / inches, hspace=0.18)
 
-    return svg(
-        draw, (WIDTH, _inches(shown)), f"{title}: {', '.join(plot.ylabel for plot in shown)} over steps"
-    )
+    what, over = ", ".join(plot.ylabel for plot in shown), "steps" if xlabel == "step" else xlabel
+    return svg(draw, (WIDTH, _inches(shown)), f"{title}: {what} over {over}")
 
 
 def _inches(plots: Sequence[Plot]) -> float:
@@ -103,7 +105,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def against_flops(title: str, points: Sequence[Point], ylabel: str) -> str:
     """Accuracy in % against the FLOPs that training took, with the Pareto front of the means."""
-    unit, name = _unit([point.cost for point in points])
+    unit, name = flops_unit([point.cost for point in points])
 
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0.17, 0.18, 0.8, 0.71))
@@ -161,7 +163,7 @@ def _point(axes: Axes, point: Point, cost: float, mean: float, unit: float) -> N
     )
 
 
-def _unit(costs: Sequence[float]) -> tuple[float, str]:
+def flops_unit(costs: Sequence[float]) -> tuple[float, str]:
     """A power of 1000 below the largest cost, and its name."""
     power = 0
     while max(costs) >= 1000 ** (power + 1):

@@ -1,0 +1,195 @@
+"""Several runs side by side, each against the first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from leapcore.errors import ReportError
+from leapcore.report.document import Block, Document, Section, Table
+from leapcore.report.figures.curves import flops_unit, over_steps
+from leapcore.report.figures.style import Style, styles
+from leapcore.report.figures.svg import sample
+from leapcore.report.files import write_whole
+from leapcore.report.numbers import counted, flops, percent, seconds, signed
+from leapcore.report.page import page
+from leapcore.report.results import accuracy, is_bench, training_seconds
+from leapcore.report.runs import MARKS, Run
+from leapcore.report.settings import differences
+from leapcore.report.shared import (
+    AVERAGED,
+    CURVES,
+    WALK,
+    learning_plots,
+    small_multiples,
+    versions,
+    walk_plots,
+)
+
+_CAPTION = (
+    "In brackets the difference to the first run: of accuracies in points, of FLOPs and time in % of the "
+    "first run's. Only finished runs are compared. FLOPs are those of training, 2 per multiply-add; saved is "
+    "against the teacher's last layer throughout. Time is that of training."
+)
+_UNTOLD = "Runs of earlier versions did not note their FLOPs and are missing over these."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that are compared.
+
+    Attributes:
+        runs: By the shortest ends of their paths that tell them apart.
+    """
+
+    runs: dict[str, Run]
+
+    @property
+    def first(self) -> Run:
+        """The one that the others are compared with."""
+        return next(iter(self.runs.values()))
+
+    def marked(self, name: str) -> str:
+        """A run's name, with its status where it is not finished."""
+        run = self.runs[name]
+        return name if run.status == "finished" else f"{name} ({run.status})"
+
+    def table(self) -> Table:
+        """A row per run."""
+        columns = ["run", "status", "steps", "kNN, %", "probe, %", "FLOPs", "FLOPs saved, %", "time"]
+        return Table(columns, [self._row(name) for name in self.runs], _CAPTION, stubs=2)
+
+    def _row(self, name: str) -> list[str]:
+        run, saved = self.runs[name], self.runs[name].summary.flops.saved
+        accuracies = [
+            percent(read(run)) + self._against(run, read, lambda own, first: signed(own - first))
+            for read in (accuracy("knn"), accuracy("linear"))
+        ]
+        costs = [
+            write(read(run)) + self._against(run, read, lambda own, first: f"{signed(own / first - 1, 1)} %")
+            for read, write in ((_spent, flops), (training_seconds, seconds))
+        ]
+        return [name, run.status, f"{run.steps:,}", *accuracies, costs[0], percent(saved, 1), costs[1]]
+
+    def _against(self, run: Run, read: Callable[[Run], float], told: Callable[[float, float], str]) -> str:
+        own, first = read(run), read(self.first)
+        finished = run.status == self.first.status == "finished"
+        if run is self.first or not finished or math.isnan(own) or math.isnan(first):
+            return ""
+        return f" ({told(own, first)})"
+
+    def settings(self) -> list[Table]:
+        """The settings in which the runs differ; none if they do not."""
+        return differences(self.runs, "Settings in which the runs differ")
+
+    def document(self) -> Document:
+        """Table, settings, and curves over steps and over FLOPs."""
+        looks = styles(list(self.runs), next(iter(self.runs)))
+        legend = [(self.marked(name), sample(look, name)) for name, look in looks.items()]
+        drawn = [(run, looks[name]) for name, run in self.runs.items()]
+        sections = [
+            Section("Results", [self.table()]),
+            Section("Settings that differ", [*self.settings()]),
+            Section("Learning curves", _learning_curves(drawn, legend)),
+            Section("Ways through the teachers", self._walks(looks, legend)),
+            Section("Versions and machines", [*versions(self.runs.values())]),
+        ]
+        finished = sum(run.status == "finished" for run in self.runs.values())
+        summary = [f"{counted(len(self.runs), 'run')}, {finished} of them finished."]
+        return Document(", ".join(self.runs), "comparison", summary, [s for s in sections if s.blocks])
+
+    def _walks(self, looks: dict[str, Style], legend: list[tuple[str, str]]) -> list[Block]:
+        teachers = list(dict.fromkeys(teacher for run in self.runs.values() for teacher in run.teachers))
+        panels = [
+            over_steps(
+                teacher if len(teachers) > 1 else "",
+                walk_plots(
+                    [
+                        (run, teacher, self._depth(run, teacher), looks[name])
+                        for name, run in self.runs.items()
+                        if teacher in run.teachers
+                    ]
+                ),
+            )
+            for teacher in teachers
+        ]
+        return [*small_multiples(f"{WALK} {AVERAGED}", panels, legend, wide=26)]
+
+    def _depth(self, run: Run, teacher: str) -> int | None:
+        """A teacher's depth, from the run itself or from another one with the same teacher."""
+        own = run.teacher_models.get(teacher)
+        alike = [other for other in self.runs.values() if other.teacher_models.get(teacher) == own]
+        return next((depth for one in (run, *alike) if (depth := one.depth(teacher))), None)
+
+
+def _spent(run: Run) -> float:
+    """FLOPs of training, of an unfinished run until its last report."""
+    _, spent = run.curve("flops_spent")
+    return run.summary.flops.spent if run.summary.status or not spent else spent[-1]
+
+
+def _learning_curves(runs: Sequence[tuple[Run, Style]], legend: list[tuple[str, str]]) -> list[Block]:
+    """Over the steps, and over the FLOPs where they are known."""
+    known = [(run, style) for run, style in runs if run.curve("flops_spent")[0]]
+    unit, name = flops_unit([run.curve("flops_spent")[1][-1] for run, _ in known] or [1.0])
+    over_flops = learning_plots(known, lambda run, steps: [spent / unit for spent in run.spent_at(steps)])
+    panels = [
+        over_steps("over steps", learning_plots(runs)),
+        over_steps("over the FLOPs of training", over_flops, f"training FLOPs spent, {name}"),
+    ]
+    caption = f"{CURVES} {AVERAGED}" + (f" {_UNTOLD}" if len(known) < len(runs) else "")
+    return [*small_multiples(caption, panels, legend, wide=26)]
+
+
+def compared(folders: Sequence[Path]) -> Comparison:
+    """Read runs to compare them.
+
+    Raises:
+        ReportError: There are fewer than two, one is named twice, or one is no run.
+    """
+    if len(folders) < 2:
+        raise ReportError(
+            f"only {folders[0]} is named, and nothing to compare it with", "Name two runs or more."
+        )
+    for folder in folders:
+        _require_run(folder)
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ReportError("a run is named twice", "Name each once.")
+    return Comparison(dict(zip(_names(folders), map(Run, folders), strict=True)))
+
+
+def _require_run(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ReportError(f"folder '{folder}' does not exist", "Name the folders of runs, such as runs/NAME.")
+    if is_bench(folder):
+        raise ReportError(
+            f"folder '{folder}' holds a bench, not a run",
+            f"leapcore report {folder} compares its methods; or name runs in {folder / 'runs'}.",
+        )
+    if not any((folder / name).is_file() for name in MARKS):
+        raise ReportError(
+            f"folder '{folder}' holds no run ({', '.join(MARKS)})", "Name the --output of leapcore run."
+        )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """As few of the last parts of each path as no other one ends with."""
+    parts = [folder.resolve().parts for folder in folders]
+    return ["/".join(own[-_telling(own, parts) :]) for own in parts]
+
+
+def _telling(own: tuple[str, ...], all_parts: Sequence[tuple[str, ...]]) -> int:
+    """How many parts that takes."""
+    counts = range(1, len(own) + 1)
+    return next(count for count in counts if sum(one[-count:] == own[-count:] for one in all_parts) == 1)
+
+
+def write_comparison(found: Comparison, output: Path) -> Path:
+    """Write the page; an earlier one is replaced.
+
+    Raises:
+        ReportError: It cannot be written.
+    """
+    return write_whole(output, page(found.document()).encode())
