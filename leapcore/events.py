@@ -53,6 +53,7 @@ class RunStart:
         val_images: Size of the validation set.
         step: Finished steps; more than 0 where the run goes on from a checkpoint.
         targets: Each teacher's layer there, counted from 1.
+        links: Where to look at this run, by listener; a listener adds its own.
     """
 
     spec: Spec
@@ -65,6 +66,7 @@ class RunStart:
     val_images: int
     step: int = 0
     targets: dict[str, int] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class RunReport:
         teachers: Parameters and depth of each teacher, by its name.
         machine: Versions of leapcore, torch, timm, deepspeed and python; platform, device (a GPU's name, or
             cpu), processes and threads. Empty in a summary of an earlier leapcore.
+        links: Where listeners keep the run, by their names.
     """
 
     name: str
@@ -136,3 +139,4 @@ class RunReport:
     teachers: dict[str, dict[str, Any]]
     curriculum: list[TargetChange] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from leapcore.core.duration import Duration
-from leapcore.engine_spec import CacheSpec, CheckpointSpec, EngineSpec
+from leapcore.engine_spec import CacheSpec, CheckpointSpec, EngineSpec, Listeners
+from leapcore.errors import SpecError
+from leapcore.faults import KEYS, problems_of
 from leapcore.section import Moment, Name, Period, Section, Share
 
 
@@ -250,7 +252,14 @@ class EvaluateSpec(Section):
 
 
 class Spec(Section):
-    """A whole run."""
+    """A whole run.
+
+    Built in code, a section is a mapping: ``Spec(name="mine", teacher={"backbone": "vit", …}, …)``. What only
+    plugins and files can tell is checked when it is run, or by :func:`leapcore.load_spec`.
+
+    Raises:
+        SpecError: A key is unknown or missing, or a value is wrong; all faults are listed.
+    """
 
     name: str = Field(pattern=r"^\w[\w.\-]*$", description="Names the output folder, runs/<name>.")
     teacher: BackboneSpec | None = Field(None, description="The teacher; several are named in 'teachers'.")
@@ -267,6 +276,19 @@ class Spec(Section):
     checkpoint: CheckpointSpec = CheckpointSpec()
     cache: CacheSpec = CacheSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+    listeners: Listeners = Field(
+        {"tensorboard": {}},
+        description="What keeps the run's curves, as plugins register it: tensorboard, wandb, mlflow, …; a "
+        "list of names, or of names with options: [tensorboard, {wandb: {project: edge}}].",
+    )
+
+    def __init__(self, /, **keys: Any) -> None:
+        try:
+            super().__init__(**keys)
+        except ValidationError as error:
+            problems = problems_of(Spec, error).items()
+            told = (": ".join(filter(None, [".".join(map(str, path)), said])) for path, said in problems)
+            raise SpecError("\n".join(told), KEYS) from error
 
     @model_validator(mode="after")
     def _fits(self) -> Spec:

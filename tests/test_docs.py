@@ -47,6 +47,7 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
         "docs/architecture.md",
         "docs/bench.md",
         "docs/cache.md",
+        "docs/listeners.md",
         "docs/log.md",
         "docs/method.md",
         "docs/paper.md",

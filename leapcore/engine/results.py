@@ -13,7 +13,7 @@ METRICS, CKA_MAPS = "metrics.jsonl", "cka_maps.jsonl"
 SKIPPED, SUMMARY = "skipped.log", "summary.json"
 REPORTS = ("report.html", "report.md")
 FILES = (SPEC, METRICS, CKA_MAPS, SUMMARY, SKIPPED, *REPORTS)
-FOLDERS = ("tensorboard", STUDENT, "checkpoints", "exports")
+FOLDERS = ("tensorboard", "listeners", STUDENT, "checkpoints", "exports")
 MARKS = (SPEC, METRICS)  # a spec alone may be the user's own
 
 

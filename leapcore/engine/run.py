@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,16 @@ from leapcore.engine.signals import Sigterm
 from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
-from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, TensorBoard
+from leapcore.listeners.chosen import chosen_listeners
+from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog
 from leapcore.listeners.report import ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
+from leapcore.spec_file import load_spec
 
 
 def run(
-    spec: Spec,
+    spec: Spec | Mapping[str, Any] | str | Path,
     *,
     output: str | Path | None = None,
     overwrite: bool = False,
@@ -41,7 +43,8 @@ def run(
     """Distill as the spec says; with several processes, each of them calls it.
 
     Args:
-        spec: The run.
+        spec: The run, as :func:`leapcore.load_spec` takes it: a spec, a mapping of its keys, a YAML file or a
+            recipe's name.
         output: The folder for results, ``runs/<name>`` if None.
         overwrite: Replace the results of an earlier run in that folder.
         resume: Go on with the run in that folder: from its ``"latest"`` checkpoint or the named one;
@@ -59,7 +62,9 @@ def run(
 
     After the first step the student so far and a summary are in the folder, whatever ended the run.
     """
-    started, ranks = time.perf_counter(), join()
+    started, spec = time.perf_counter(), load_spec(spec)
+    listeners = [*chosen_listeners(spec), *listeners]
+    ranks = join()
     path = Path(output or Path("runs") / spec.name)
     folder = ranks.together(
         lambda: RunFolder(path, overwrite=overwrite, resume=resume) if ranks.first else Elsewhere(path)
@@ -183,6 +188,7 @@ def _start(loop: Loop, folder: RunFolder | Elsewhere) -> RunStart:
         val_images=len(parts.splits.val),  # type: ignore[arg-type]
         step=loop.step,
         targets={teacher.name: teacher.scheduler.target + 1 for teacher in parts.teachers},
+        links=loop.links,
     )
 
 
@@ -216,6 +222,7 @@ def _report(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport
         },
         curriculum=loop.changes,
         machine=machine(parts.ranks.size, parts.device),
+        links=loop.links,
     )
 
 
@@ -227,8 +234,7 @@ def _told(loop: Loop, folder: RunFolder | Elsewhere, listeners: Sequence[Any]) -
         yield
         return
     path = folder.path
-    files = [kind(path) for kind in (JsonLines, CkaMapLines, SkippedLog)]
-    own = [*files, TensorBoard(path, loop.step), ReportPage(path)]
+    own = [kind(path) for kind in (JsonLines, CkaMapLines, SkippedLog, ReportPage)]
     manager = installed_plugins().manager
     with ExitStack() as stack:
         for listener in reversed([*own, *listeners]):

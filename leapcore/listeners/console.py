@@ -51,6 +51,8 @@ class ConsoleListener:
             f"curriculum '{_curricula(spec)}', results in {start.folder}\n",
             markup=False,
         )
+        for name, link in start.links.items():
+            self._console.print(f"{name}: {link}", markup=False, highlight=False, soft_wrap=True)
         self._epoch = start.step // start.steps_per_epoch
         if start.step:
             self._targets = dict(start.targets)
