@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
 from leapcore.core.duration import Duration
-from leapcore.section import Name, Section, interval
+from leapcore.section import FileName, Name, Section, interval
 
 
 class EngineSpec(Section):
@@ -89,7 +89,7 @@ class CheckpointSpec(Section):
 class CacheSpec(Section):
     """Keeping what the teachers computed, for views that come again."""
 
-    folder: str | None = Field(
+    folder: FileName | None = Field(
         None, description="Where teacher features are kept, for this run and others; null keeps none."
     )
     limit_gb: float = Field(

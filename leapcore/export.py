@@ -29,14 +29,14 @@ def export_timm(model: nn.Module, folder: Path, options: dict[str, Any]) -> None
     save_for_hf(model, str(folder), model_config=own, model_args=options, safe_serialization=True)
 
 
-def export_student(student: LayerFeatureProvider, folder: Path) -> None:
+def export_student(student: LayerFeatureProvider, folder: str | Path) -> None:
     """Write a trained student's network: in timm's format where it is a timm model, else its state dict.
 
     Args:
         student: The provider, which keeps its network in ``model``.
         folder: Where to.
     """
-    model = student.model
+    model, folder = student.model, Path(folder)
     if hasattr(model, "pretrained_cfg"):
         export_timm(model, folder, getattr(model, "leapcore_options", {}))
         _note_image_size(folder / "config.json", student.image_input.size)

@@ -10,7 +10,7 @@ from leapcore.core.duration import Duration
 from leapcore.engine_spec import CacheSpec, CheckpointSpec, EngineSpec, Listeners
 from leapcore.errors import SpecError
 from leapcore.faults import KEYS, problems_of
-from leapcore.section import Moment, Name, Period, Section, Share
+from leapcore.section import FileName, Moment, Name, Period, Section, Share
 
 
 class BackboneSpec(Section):
@@ -20,7 +20,7 @@ class BackboneSpec(Section):
     model: str | None = Field(
         None, description="timm's name; may be left out where a weights folder tells it."
     )
-    weights: str = Field(
+    weights: FileName = Field(
         "none",
         description="pretrained (download), none (random), a .safetensors or .pth file, or a timm folder.",
     )
@@ -64,9 +64,9 @@ class DataSpec(Section):
     source: str = Field(
         description="folder, digits, or one of timm's readers: hfds/NAME, hfids/NAME, wds/NAME, torch/NAME."
     )
-    train: str = Field("train", description="Training images: a folder, or a split's name.")
-    val: str = Field("val", description="Validation images: a folder, or a split's name.")
-    root: str | None = Field(None, description="Where a reader other than 'folder' keeps its files.")
+    train: FileName = Field("train", description="Training images: a folder, or a split's name.")
+    val: FileName = Field("val", description="Validation images: a folder, or a split's name.")
+    root: FileName | None = Field(None, description="Where a reader other than 'folder' keeps its files.")
     image_size: int = Field(gt=0, description="Side of the square training view, in pixels.")
     crop: float = Field(
         0.875, gt=0, le=1, description="Share of each side that evaluation keeps, from the centre."
@@ -244,7 +244,7 @@ class EvaluateSpec(Section):
         description="Linear CKA of each layer of the student with each of the teacher's, on the tokens of "
         "256 validation images; with a duration also before the first step and at the end (cka_maps.jsonl).",
     )
-    retrieval: list[str] = Field(
+    retrieval: list[FileName] = Field(
         [],
         description="Folders of revisited Oxford or Paris for instance retrieval at the end.",
     )

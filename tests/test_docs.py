@@ -44,6 +44,7 @@ def test_the_python_in_the_readme_runs(monkeypatch, tmp_path):
     [
         "README.md",
         "CONTRIBUTING.md",
+        "docs/api.md",
         "docs/architecture.md",
         "docs/bench.md",
         "docs/cache.md",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,6 +40,7 @@ def run(
     overwrite: bool = False,
     resume: str | None = None,
     listeners: Sequence[Any] = (),
+    progress: bool | None = None,
 ) -> RunReport:
     """Distill as the spec says; with several processes, each of them calls it.
 
@@ -49,7 +51,9 @@ def run(
         overwrite: Replace the results of an earlier run in that folder.
         resume: Go on with the run in that folder: from its ``"latest"`` checkpoint or the named one;
             ``"auto"`` from the latest if there is one, else from the start.
-        listeners: Objects with hooks such as ``leapcore_metrics``, told of this run, in the first process.
+        listeners: Objects with hooks such as ``leapcore_metrics``, told of this run, in the first process,
+            beside those that the spec names.
+        progress: Show how it goes, as ``leapcore run`` does; if None, in a notebook only.
 
     Returns:
         What the run achieved; of a run that was finished before, what it achieved then.
@@ -63,7 +67,7 @@ def run(
     After the first step the student so far and a summary are in the folder, whatever ended the run.
     """
     started, spec = time.perf_counter(), load_spec(spec)
-    listeners = [*chosen_listeners(spec), *listeners]
+    listeners = [*chosen_listeners(spec), *listeners, *_shown(progress)]
     ranks = join()
     path = Path(output or Path("runs") / spec.name)
     folder = ranks.together(
@@ -224,6 +228,20 @@ def _report(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport
         machine=machine(parts.ranks.size, parts.device),
         links=loop.links,
     )
+
+
+def _shown(progress: bool | None) -> list[Any]:
+    """What shows the run in a terminal or a notebook, where that is wanted."""
+    notebook = "ipykernel" in sys.modules
+    if not (notebook if progress is None else progress):
+        return []
+    from rich.console import Console
+
+    from leapcore.listeners.console import ConsoleListener
+
+    if notebook:  # as plain lines, which it keeps in one piece; a moving bar would fill it
+        return [ConsoleListener(Console(force_jupyter=False, force_terminal=False, width=100))]
+    return [ConsoleListener(Console())]
 
 
 @contextmanager

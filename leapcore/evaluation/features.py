@@ -26,13 +26,23 @@ class Features(NamedTuple):
 
 @torch.no_grad()
 def extract_features(
-    provider: LayerFeatureProvider, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
+    provider: LayerFeatureProvider,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device | None = None,
 ) -> Features:
-    """Run a backbone in eval mode over plain batches of bytes (B, 3, H, W) with labels."""
+    """Run a backbone in eval mode over images with labels.
+
+    Args:
+        provider: The backbone; its mode is the same afterwards.
+        batches: Images (B, 3, H, W), as bytes or as floats in [0, 1], and labels (B,).
+        device: Where to compute; where the backbone is if None.
+    """
+    device = device or next(provider.parameters()).device
     vectors, labels = [], []
     with evaluating(provider):
         for pixels, batch_labels in batches:
-            images = provider.prepare(pixels.to(device, non_blocking=True).float() / 255)
+            pixels = pixels.to(device, non_blocking=True)
+            images = provider.prepare(pixels if pixels.is_floating_point() else pixels.float() / 255)
             with own_precision(provider, device):
                 (last,) = provider(images, [len(provider.layers) - 1])
             vectors.append(last.pooled.float())

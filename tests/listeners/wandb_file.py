@@ -28,5 +28,6 @@ def points(folder):
     for path in sorted(folder.glob("listeners/wandb/offline-run-*/*.wandb")):
         for data in records(path):
             record = wire.Record.FromString(data)
-            found += [(record.history.step.num, item.key) for item in record.history.item if item.key]
+            items = record.history.item
+            found += [(record.history.step.num, item.key or "/".join(item.nested_key)) for item in items]
     return [(step, name) for step, name in found if not name.startswith("_")]
