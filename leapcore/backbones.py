@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from leapcore.core.layer_check import check_layers
@@ -18,16 +19,24 @@ FALLBACK = "timm"  # the family that takes what no other lists
 
 
 def build_backbone(
-    family: str, *, model: str | None, weights: str, image_size: int, options: dict[str, Any]
+    family: str,
+    *,
+    image_size: int,
+    model: str | None = None,
+    weights: str | Path = "none",
+    options: dict[str, Any] | None = None,
 ) -> LayerFeatureProvider:
     """Build a backbone and check that its layers are what it says.
 
+    It comes in training mode, with gradients; of a teacher: ``.eval().requires_grad_(False)``.
+
     Args:
-        family: As plugins register it.
-        model: Its name within the family, or None where ``weights`` tells it.
-        weights: ``"none"``, ``"pretrained"``, a file or a folder.
+        family: As plugins register it: ``"vit"``, ``"convnext"``, … (``leapcore backbones``).
         image_size: Side of the images in pixels.
-        options: Further arguments of the model.
+        model: Its name within the family, such as timm's; None where ``weights`` tells it.
+        weights: ``"none"`` (random), ``"pretrained"`` (a download), a weights file, a folder in timm's
+            ``local-dir`` format, such as a run's ``student/``, or ``"asset:<name>"``.
+        options: Further arguments of the model, such as ``{"depth": 6}``.
 
     Raises:
         UnknownNameError: No plugin registers the family.
@@ -35,7 +44,7 @@ def build_backbone(
         LeapcoreError: The backbone cannot be built like this.
     """
     plugins = installed_plugins()
-    arguments = {"model": model, "weights": weights, "image_size": image_size, "options": options}
+    arguments = {"model": model, "weights": str(weights), "image_size": image_size, "options": options or {}}
     factory = plugins.get("backbones", family)
     try:
         provider = _checked(factory, arguments)

@@ -32,3 +32,11 @@ def leapcore_register_datasets(registry: Registry) -> None:
     registry.register("digits", "leapcore.engine.sources:digits")
     for prefix in ("hfds", "hfids", "wds", "torch"):
         registry.register(prefix, "leapcore.engine.sources:from_timm")
+
+
+@hookimpl
+def leapcore_register_listeners(registry: Registry) -> None:
+    """What keeps a run's curves."""
+    registry.register("tensorboard", "leapcore.listeners.tensorboard:TensorBoard")
+    registry.register("wandb", "leapcore.listeners.wandb:WeightsAndBiases")
+    registry.register("mlflow", "leapcore.listeners.mlflow:MLflow")

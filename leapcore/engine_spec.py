@@ -1,14 +1,14 @@
-"""The spec's sections that say how a run is carried: DeepSpeed's settings, checkpoints, and the cache."""
+"""The spec's sections that say how a run is carried: DeepSpeed's settings, checkpoints, cache, listeners."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from leapcore.core.duration import Duration, duration_pattern
 from leapcore.errors import SpecError
-from leapcore.section import Section, interval
+from leapcore.section import FileName, Name, Section, interval
 
 
 class EngineSpec(Section):
@@ -118,9 +118,29 @@ class CheckpointSpec(Section):
 class CacheSpec(Section):
     """Keeping what the teachers computed, for views that come again."""
 
-    folder: str | None = Field(
+    folder: FileName | None = Field(
         None, description="Where teacher features are kept, for this run and others; null keeps none."
     )
     limit_gb: float = Field(
         10.0, gt=0, description="Most that the folder may hold, in 10^9 bytes; what was unused longest goes."
     )
+
+
+def _options_by_name(value: object) -> object:
+    """A list such as ``[tensorboard, {wandb: {project: edge}}]`` as a mapping of options by name."""
+    if isinstance(value, dict):
+        return {name: {} if options is None else options for name, options in value.items()}
+    if not isinstance(value, (list, tuple)):
+        return value
+    entries = [{entry: None} if isinstance(entry, str) else entry for entry in value]
+    if not all(isinstance(entry, dict) and len(entry) == 1 for entry in entries):
+        raise ValueError(
+            f"each is a name, or a name with options: {{wandb: {{project: edge}}}}, got {value!r}"
+        )
+    names = [name for entry in entries for name in entry]
+    if len(set(names)) < len(names):
+        raise ValueError(f"each is named once, got {', '.join(names)}")
+    return _options_by_name({name: options for entry in entries for name, options in entry.items()})
+
+
+Listeners = Annotated[dict[Name, dict[str, Any]], BeforeValidator(_options_by_name)]

@@ -72,6 +72,7 @@ class RunStart:
         targets: Each teacher's layer there, counted from 1.
         forecast: What the steps that are left will cost; it follows the run.
         deepest: The deepest layer of each teacher that its curriculum may choose, counted from 1.
+        links: Where to look at this run, by listener; a listener adds its own.
     """
 
     spec: Spec
@@ -86,6 +87,7 @@ class RunStart:
     targets: dict[str, int] = field(default_factory=dict)
     forecast: Forecast | None = None
     deepest: dict[str, int] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
 
     @property
     def thresholds(self) -> dict[str, float | None]:
@@ -153,6 +155,7 @@ class RunReport:
         teachers: Parameters and depth of each teacher, by its name.
         machine: Versions of leapcore, torch, timm, deepspeed and python; platform, device (a GPU's name, or
             cpu), processes and threads. Empty in a summary of an earlier leapcore.
+        links: Where listeners keep the run, by their names.
     """
 
     name: str
@@ -166,3 +169,4 @@ class RunReport:
     teachers: dict[str, dict[str, Any]]
     curriculum: list[TargetChange] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)

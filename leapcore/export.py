@@ -29,7 +29,7 @@ def export_timm(model: nn.Module, folder: Path, options: dict[str, Any]) -> None
     save_for_hf(model, str(folder), model_config=own, model_args=options, safe_serialization=True)
 
 
-def export_student(student: LayerFeatureProvider, folder: Path, crop: float | None = None) -> None:
+def export_student(student: LayerFeatureProvider, folder: str | Path, crop: float | None = None) -> None:
     """Write a trained student's network: in timm's format where it is a timm model, else its state dict.
 
     Args:
@@ -37,7 +37,7 @@ def export_student(student: LayerFeatureProvider, folder: Path, crop: float | No
         folder: Where to.
         crop: Share of each side that its evaluation keeps; the architecture's own if None.
     """
-    model = student.model
+    model, folder = student.model, Path(folder)
     if hasattr(model, "pretrained_cfg"):
         export_timm(model, folder, getattr(model, "leapcore_options", {}))
         _note_training(folder / "config.json", student.image_input.size, crop)

@@ -60,6 +60,18 @@ def leapcore_register_datasets(registry: Registry) -> None:
 
 
 @hookspec
+def leapcore_register_listeners(registry: Registry) -> None:
+    """Register factories ``(*, ...) -> listener``, an object with hooks for the events below.
+
+    The keyword arguments are the options that a spec gives it; they are checked as a scheduler's are. It
+    hears the run in the first process alone. Where it fails, in ``leapcore_run_started`` or later, the run
+    goes on without it; so whatever can fail belongs there and not into the factory. It may have
+    ``close()``, called when the run is over however it ended, and its factory ``needs``: a module, and
+    how to install it.
+    """
+
+
+@hookspec
 def leapcore_stage(stage: str) -> None:
     """What the run does from now on, in a few words; training itself goes without saying."""
 

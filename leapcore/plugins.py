@@ -19,7 +19,13 @@ from leapcore.errors import LeapcoreError, PluginError, UnknownNameError, did_yo
 from leapcore.registry import Factory, Registry
 
 HOOK = f"{hookspecs.PROJECT}_"  # what every hook begins with
-_KINDS = {"backbones": "backbone", "schedulers": "scheduler", "losses": "loss", "datasets": "data source"}
+_KINDS = {
+    "backbones": "backbone",
+    "schedulers": "scheduler",
+    "losses": "loss",
+    "datasets": "data source",
+    "listeners": "listener",
+}
 
 
 @dataclass
@@ -64,7 +70,7 @@ class Plugins:
         """Check that a working plugin registers the name, without importing what is behind it.
 
         Args:
-            kind: ``backbones``, ``schedulers``, ``losses`` or ``datasets``.
+            kind: ``backbones``, ``schedulers``, ``losses``, ``datasets`` or ``listeners``.
             name: As a spec gives it.
 
         Raises:
@@ -105,7 +111,7 @@ class Plugins:
             return
         try:
             plugin = load()
-            self._check_hooks(plugin)
+            check_hooks(plugin)
             self.manager.register(plugin, name=owner)
             self._let_register(plugin, owner)
         except LeapcoreError as error:
@@ -117,23 +123,6 @@ class Plugins:
             info.remedy = f"Mend, update or uninstall {distribution}."
             self._remove(owner)
         info.registers = {kind: names for kind, r in self.registries.items() if (names := r.names(owner))}
-
-    def _check_hooks(self, plugin: Any) -> None:
-        """Name what pluggy would ignore in silence, or complain of without saying whose it is."""
-        hooks = [name for name in vars(hookspecs) if name.startswith(HOOK)]
-        for name in dir(plugin):
-            marked = self.manager.parse_hookimpl_opts(plugin, name) is not None
-            if not marked and not (name.startswith(HOOK) and inspect.isroutine(getattr(plugin, name))):
-                continue
-            if name not in hooks:
-                raise PluginError(
-                    f"it has a hook '{name}', which leapcore does not know", did_you_mean(name, hooks)
-                )
-            if not marked:
-                raise PluginError(
-                    f"its hook '{name}' is not marked as one", "Put @leapcore.hookimpl above it."
-                )
-            _check_arguments(name, getattr(plugin, name))
 
     def _let_register(self, plugin: Any, owner: str) -> None:
         others = [other for other in self.manager.get_plugins() if other is not plugin]
@@ -209,6 +198,33 @@ def _load(entry_point: EntryPoint) -> Any:
                 f"Update {distribution.name}, or install 'leapcore{wanted.specifier}'.",
             )
     return entry_point.load()
+
+
+def hooks_of(plugin: Any) -> list[str]:
+    """Names of the hooks that a plugin or listener has, marked or not."""
+    names = (name for name in dir(plugin) if name.startswith(HOOK) or _is_marked(plugin, name))
+    return [name for name in names if inspect.isroutine(getattr(plugin, name))]
+
+
+def check_hooks(plugin: Any) -> None:
+    """Name what pluggy would ignore in silence, or complain of without saying whose it is.
+
+    Raises:
+        PluginError: A hook is misspelt, not marked, or asks for what it is not given.
+    """
+    hooks = [name for name in vars(hookspecs) if name.startswith(HOOK)]
+    for name in hooks_of(plugin):
+        if name not in hooks:
+            raise PluginError(
+                f"it has a hook '{name}', which leapcore does not know", did_you_mean(name, hooks)
+            )
+        if not _is_marked(plugin, name):
+            raise PluginError(f"its hook '{name}' is not marked as one", "Put @leapcore.hookimpl above it.")
+        _check_arguments(name, getattr(plugin, name))
+
+
+def _is_marked(plugin: Any, name: str) -> bool:
+    return getattr(getattr(plugin, name, None), f"{hookspecs.PROJECT}_impl", None) is not None
 
 
 def _check_arguments(name: str, hook: Callable[..., Any]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from leapcore.core.duration import Duration, duration_pattern
 
@@ -21,6 +22,11 @@ def interval(value: object) -> Duration | Literal["never"]:
     return "never" if value == "never" else _positive(Duration.parse(value, minutes=True))
 
 
+def _as_text(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+FileName = Annotated[str, BeforeValidator(_as_text)]  # in code also a Path
 Period = Annotated[Duration, AfterValidator(_positive), WithJsonSchema(duration_pattern("ep", "st", least=1))]
 Moment = Period | Literal["end", "never"]
 Name = Annotated[str, Field(pattern=r"^\w[\w\-]*$")]

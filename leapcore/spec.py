@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from leapcore.engine_spec import CacheSpec, CheckpointSpec, EngineSpec
-from leapcore.section import Moment, Name, Section, Share
+from leapcore.engine_spec import CacheSpec, CheckpointSpec, EngineSpec, Listeners
+from leapcore.errors import SpecError
+from leapcore.faults import KEYS, problems_of
+from leapcore.section import FileName, Moment, Name, Section, Share
 from leapcore.training_spec import OptimizerSpec, TrainSpec
 
 
@@ -20,7 +22,7 @@ class BackboneSpec(Section):
     model: str | None = Field(
         None, description="timm's name of the model; null where a weights folder tells it."
     )
-    weights: str = Field(
+    weights: FileName = Field(
         "none",
         description="pretrained (download), none (random), a .safetensors or .pth file, a timm folder, or "
         "asset:NAME, which ships with leapcore.",
@@ -70,9 +72,11 @@ class DataSpec(Section):
     source: str = Field(
         description="folder, digits, or one of timm's readers: hfds/NAME, hfids/NAME, wds/NAME, torch/NAME."
     )
-    train: str = Field("train", description="Training images: a folder, or a split's name.")
-    val: str = Field("val", description="Validation images: a folder, or a split's name.")
-    root: str | None = Field(None, description="Folder where a reader other than 'folder' keeps its files.")
+    train: FileName = Field("train", description="Training images: a folder, or a split's name.")
+    val: FileName = Field("val", description="Validation images: a folder, or a split's name.")
+    root: FileName | None = Field(
+        None, description="Folder where a reader other than 'folder' keeps its files."
+    )
     image_size: int = Field(gt=0, description="Side of the square training view, in pixels (LEAP: 224).")
     crop: float = Field(
         0.875,
@@ -189,7 +193,7 @@ class EvaluateSpec(Section):
         description="Linear CKA of each layer of the student with each of the teacher's, on the tokens of "
         "256 validation images; with a duration also before the first step and at the end (cka_maps.jsonl).",
     )
-    retrieval: list[str] = Field(
+    retrieval: list[FileName] = Field(
         [],
         description="Folders of revisited Oxford or Paris, for instance retrieval at the end (LEAP's).",
     )
@@ -197,7 +201,14 @@ class EvaluateSpec(Section):
 
 
 class Spec(Section):
-    """A whole run."""
+    """A whole run.
+
+    Built in code, a section is a mapping: ``Spec(name="mine", teacher={"backbone": "vit", …}, …)``. What only
+    plugins and files can tell is checked when it is run, or by :func:`leapcore.load_spec`.
+
+    Raises:
+        SpecError: A key is unknown or missing, or a value is wrong; all faults are listed.
+    """
 
     name: str = Field(pattern=r"^\w[\w.\-]*$", description="Names the output folder, runs/<name>.")
     teacher: BackboneSpec | None = Field(None, description="The teacher; null where there are several.")
@@ -214,6 +225,19 @@ class Spec(Section):
     checkpoint: CheckpointSpec = CheckpointSpec()
     cache: CacheSpec = CacheSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+    listeners: Listeners = Field(
+        {"tensorboard": {}},
+        description="What keeps the run's curves, as plugins register it: tensorboard, wandb, mlflow, …; a "
+        "list of names, or of names with options: [tensorboard, {wandb: {project: edge}}].",
+    )
+
+    def __init__(self, /, **keys: Any) -> None:
+        try:
+            super().__init__(**keys)
+        except ValidationError as error:
+            problems = problems_of(Spec, error).items()
+            told = (": ".join(filter(None, [".".join(map(str, path)), said])) for path, said in problems)
+            raise SpecError("\n".join(told), KEYS) from error
 
     @model_validator(mode="after")
     def _fits(self) -> Spec:

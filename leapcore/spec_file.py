@@ -1,31 +1,38 @@
-"""Reading a spec from YAML, with errors that name file, line and key."""
+"""Reading a spec, from YAML or from code, with errors that name file, line and key."""
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from ruamel.yaml.comments import CommentedMap
 
-from leapcore.errors import UnknownNameError
+from leapcore.errors import SpecError, UnknownNameError
+from leapcore.faults import KeyPath
 from leapcore.files import ground_truth_path, image_folder, weights_path
 from leapcore.options import options_model, plain_options
 from leapcore.plugins import installed_plugins
 from leapcore.registry import Factory
 from leapcore.spec import BackboneSpec, CurriculumSpec, Spec
-from leapcore.spec_text import KeyPath, SpecText, override, read_text, spec_error
+from leapcore.spec_text import SpecText, override, read_text, spec_error
 
 logger = logging.getLogger(__name__)
 
 
-def load_spec(source: str | Path, overrides: Sequence[str] = (), *, files: bool = True) -> Spec:
+def load_spec(
+    source: str | Path | Mapping[str, Any] | Spec, overrides: Sequence[str] = (), *, files: bool = True
+) -> Spec:
     """Read a spec and check everything in it that needs no model and no image.
 
     Args:
-        source: A YAML file, or the name of a recipe that ships with leapcore.
-        overrides: ``"section.key=value"`` each, applied over the file.
+        source: A YAML file, or the name of a recipe that ships with leapcore; or in code, a mapping of the
+            same keys, or a spec.
+        overrides: ``"section.key=value"`` each, applied over it.
         files: Whether the files that it names must be there.
 
     Raises:
@@ -33,6 +40,11 @@ def load_spec(source: str | Path, overrides: Sequence[str] = (), *, files: bool 
         UnknownNameError: It names a plugin's part that is not there.
         WeightsError, DataError: It names files that are not there.
     """
+    if isinstance(source, Spec):
+        source = source.model_dump(mode="json")
+    if isinstance(source, Mapping):
+        text = SpecText("", CommentedMap(copy.deepcopy(dict(source))), set())
+        return spec_of(text, overrides, files=files)
     return spec_of(read_text(str(source)), overrides, files=files)
 
 
@@ -44,8 +56,10 @@ def spec_of(text: SpecText, overrides: Sequence[str] = (), *, files: bool = True
         _drop_foreign_options(text, path[:-1])
     try:
         spec = Spec.model_validate(text.keys)
-    except ValidationError as error:
-        raise spec_error(text, Spec, (), error) from error
+    except SpecError as error:  # which knows no lines
+        if isinstance(error.__cause__, ValidationError):
+            raise spec_error(text, Spec, (), error.__cause__) from error
+        raise
     checked = _with_checked_names(spec, text)
     if files:
         _require_files(checked)
@@ -82,7 +96,8 @@ def _with_checked_names(spec: Spec, text: SpecText) -> Spec:
         )
         for name, teacher in spec.teachers.items()
     }
-    return spec.model_copy(update={"curriculum": curriculum, "teachers": teachers})
+    listeners = {name: _listener(text, name, options) for name, options in spec.listeners.items()}
+    return spec.model_copy(update={"curriculum": curriculum, "teachers": teachers, "listeners": listeners})
 
 
 def _teachers(spec: Spec) -> dict[KeyPath, BackboneSpec]:
@@ -97,11 +112,33 @@ def _with_options(curriculum: CurriculumSpec | None, text: SpecText, path: KeyPa
     if curriculum is None:
         return None
     factory = _scheduler(text, curriculum.scheduler, path)
+    options = _checked_options(factory, curriculum.options, text, path)
+    return CurriculumSpec(scheduler=curriculum.scheduler, **options)
+
+
+def _listener(text: SpecText, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A listener's options, checked, if all that it needs is installed."""
+    path = ("listeners", name)
+    _require(text, path, "listeners", name)
+    factory = installed_plugins().get("listeners", name)
+    if needs := getattr(factory, "needs", None):
+        module, install = needs
+        found = find_spec(module)
+        if found is None or found.origin is None:  # a folder of that name is not the package
+            raise SpecError(
+                text.fault(path, f"the package '{module}' is not installed"),
+                f"Install it with: {install}. Or leave this listener out.",
+            )
+    return _checked_options(factory, options, text, path)
+
+
+def _checked_options(
+    factory: Factory, options: dict[str, Any], text: SpecText, path: KeyPath
+) -> dict[str, Any]:
     try:
-        options = plain_options(factory, curriculum.options)
+        return plain_options(factory, options)
     except ValidationError as error:
         raise spec_error(text, options_model(factory), path, error) from error
-    return CurriculumSpec(scheduler=curriculum.scheduler, **options)
 
 
 def _require_files(spec: Spec) -> None:

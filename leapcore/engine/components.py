@@ -15,12 +15,12 @@ from leapcore.core.norms import TARGET_NORMS
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.core.targets import TARGETS
+from leapcore.curricula import build_scheduler
 from leapcore.engine.costs import embedding_macs, head_macs
 from leapcore.engine.ranks import Ranks
 from leapcore.engine.sources import ImageSplits
 from leapcore.engine.teachers import Teacher
 from leapcore.errors import PluginError, SpecError
-from leapcore.options import checked_options
 from leapcore.plugins import installed_plugins
 from leapcore.spec import BackboneSpec, CurriculumSpec, DataSpec, ObjectiveSpec, Spec
 from leapcore.training_spec import OptimizerSpec
@@ -41,11 +41,10 @@ def build_teacher(
     """
     try:
         match = _match(spec.objective, student, provider)
-        scheduler = scheduler_of(spec.curricula[name], match.target.choices)
+        scheduler = _scheduler(spec.curricula[name], match.target.choices, length)
     except SpecError as error:
         whose = f"teachers.{name}: " if spec.teachers else ""
         raise SpecError(whose + error.cause, error.remedy) from error
-    scheduler.run = length
     return Teacher(
         name=name,
         provider=provider,
@@ -149,14 +148,11 @@ def backbone(wanted: BackboneSpec, image_size: int) -> LayerFeatureProvider:
     )
 
 
-def scheduler_of(curriculum: CurriculumSpec, num_layers: int) -> DifficultyScheduler:
-    """The scheduler of a curriculum, for a choice of so many layers."""
-    factory = installed_plugins().get("schedulers", curriculum.scheduler)
+def _scheduler(curriculum: CurriculumSpec, num_layers: int, length: RunLength) -> DifficultyScheduler:
     try:
-        scheduler: DifficultyScheduler = factory(num_layers, **checked_options(factory, curriculum.options))
+        return build_scheduler(curriculum.scheduler, num_layers, run=length, **curriculum.options)
     except ValueError as error:
         raise SpecError(
             f"curriculum.{error}",
             "Name one of these layers; target: layer+last keeps the last one for itself.",
         ) from error
-    return scheduler

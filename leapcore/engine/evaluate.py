@@ -104,21 +104,32 @@ def _final(parts: Parts, provider: LayerFeatureProvider) -> dict[str, float]:
     return found
 
 
-def evaluate_model(model: str, spec: Spec, *, family: str | None = None, **wanted: bool) -> dict[str, float]:
+def evaluate_model(
+    model: str | Path | LayerFeatureProvider,
+    spec: Spec,
+    *,
+    family: str | None = None,
+    knn: bool = False,
+    linear: bool = False,
+) -> dict[str, float]:
     """Evaluate any model on the images of a spec.
 
     Args:
-        model: A run's folder, a folder in timm's local-dir format, a timm name (with its pretrained weights),
-            or the spec's name of a teacher, which is ``"teacher"`` where there is one.
+        model: A backbone; a run's folder, a folder in timm's local-dir format, a timm name (with its
+            pretrained weights), or the spec's name of a teacher, which is ``"teacher"`` where there is one.
         spec: Its data section says on what.
         family: The backbone family of a folder or timm name; found from its name if not given.
-        wanted: ``knn=True``, ``linear=True``.
+        knn: Ask for ``knn``, the accuracy of nearest neighbours.
+        linear: Ask for ``linear``, ``linear_best`` and ``linear_top5``, those of a linear probe.
+
+    Returns:
+        Shares of the validation images, by name.
 
     Raises:
         DataError: The images have no labels that differ.
     """
-    provider = load_model(model, spec, family).to(device()).eval()
-    found = accuracies(spec, image_splits(spec), provider, **wanted)
+    provider = model if isinstance(model, LayerFeatureProvider) else load_model(str(model), spec, family)
+    found = accuracies(spec, image_splits(spec), provider.to(device()), knn=knn, linear=linear)
     if not found:
         raise DataError(
             f"the images of '{spec.data.source}' have no labels that differ",

@@ -48,6 +48,7 @@ class Loop:
         figures: Figures of the steps since the last report.
         reported: Step and seconds at the last report.
         mixing: Draws the mixup.
+        links: Where listeners keep the run, by their names.
     """
 
     def __init__(self, parts: Parts, hooks: Any = None) -> None:
@@ -63,6 +64,7 @@ class Loop:
         self.figures = Figures(parts.ranks, parts.device)
         self.reported = (0, 0.0)
         self.mixing = torch.Generator().manual_seed(parts.spec.train.seed)
+        self.links: dict[str, str] = {}
         self._signals = StopSignals()
         self._save_wanted = False
         self._waited = 0.0  # seconds for images, since the last report

@@ -14,7 +14,7 @@ START = "start.json"
 SKIPPED, SUMMARY = "skipped.log", "summary.json"
 REPORTS = ("report.html", "report.md")
 FILES = (SPEC, START, METRICS, CKA_MAPS, SUMMARY, SKIPPED, *REPORTS)
-FOLDERS = ("tensorboard", STUDENT, "checkpoints", EXPORTS)
+FOLDERS = ("tensorboard", "listeners", STUDENT, "checkpoints", EXPORTS)
 MARKS = (SPEC, METRICS)  # a spec alone may be the user's own
 
 

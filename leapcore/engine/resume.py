@@ -34,6 +34,7 @@ ALLOWED = {
     "checkpoint": "checkpoints are written so from here on",
     "cache": "it decides what is computed again, not what is learned",
     "evaluate": "evaluations happen so from here on",
+    "listeners": "they are told from here on",
 }
 STREAMS = ("wds/", "hfids/")
 REFUSED = {

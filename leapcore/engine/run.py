@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,29 +27,35 @@ from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
 from leapcore.listeners.card import ModelCard
-from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, StartFile, TensorBoard
+from leapcore.listeners.chosen import chosen_listeners
+from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, StartFile
 from leapcore.listeners.report import ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
+from leapcore.spec_file import load_spec
 
 
 def run(
-    spec: Spec,
+    spec: Spec | Mapping[str, Any] | str | Path,
     *,
     output: str | Path | None = None,
     overwrite: bool = False,
     resume: str | None = None,
     listeners: Sequence[Any] = (),
+    progress: bool | None = None,
 ) -> RunReport:
     """Distill as the spec says; with several processes, each of them calls it.
 
     Args:
-        spec: The run.
+        spec: The run, as :func:`leapcore.load_spec` takes it: a spec, a mapping of its keys, a YAML file or a
+            recipe's name.
         output: The folder for results, ``runs/<name>`` if None.
         overwrite: Replace the results of an earlier run in that folder.
         resume: Go on with the run in that folder: from its ``"latest"`` checkpoint or the named one;
             ``"auto"`` from the latest if there is one, else from the start.
-        listeners: Objects with hooks such as ``leapcore_metrics``, told of this run, in the first process.
+        listeners: Objects with hooks such as ``leapcore_metrics``, told of this run, in the first process,
+            beside those that the spec names.
+        progress: Show how it goes, as ``leapcore run`` does; if None, in a notebook only.
 
     Returns:
         What the run achieved; of a run that was finished before, what it achieved then.
@@ -61,7 +68,9 @@ def run(
 
     After the first step the student so far and a summary are in the folder, whatever ended the run.
     """
-    started, ranks = time.perf_counter(), join()
+    started, spec = time.perf_counter(), load_spec(spec)
+    listeners = [*chosen_listeners(spec), *listeners, *_shown(progress)]
+    ranks = join()
     path = Path(output or Path("runs") / spec.name)
     with _heard(listeners, tells=ranks.first) as hooks:
         return _run_in(path, spec, overwrite, resume, hooks, started)
@@ -203,6 +212,7 @@ def _start(loop: Loop, folder: RunFolder | Elsewhere) -> RunStart:
         targets={teacher.name: teacher.scheduler.target + 1 for teacher in parts.teachers},
         forecast=forecast(parts.teachers, parts.student_macs),
         deepest={teacher.name: teacher.match.target.choices for teacher in parts.teachers},
+        links=loop.links,
     )
 
 
@@ -236,7 +246,22 @@ def _report(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport
         },
         curriculum=loop.changes,
         machine=machine(parts.ranks.size, parts.device),
+        links=loop.links,
     )
+
+
+def _shown(progress: bool | None) -> list[Any]:
+    """What shows the run in a terminal or a notebook, where that is wanted."""
+    notebook = "ipykernel" in sys.modules
+    if not (notebook if progress is None else progress):
+        return []
+    from rich.console import Console
+
+    from leapcore.listeners.console import ConsoleListener
+
+    if notebook:  # as plain lines, which it keeps in one piece; a moving bar would fill it
+        return [ConsoleListener(Console(force_jupyter=False, force_terminal=False, width=100))]
+    return [ConsoleListener(Console())]
 
 
 @contextmanager
@@ -262,6 +287,5 @@ def _heard(listeners: Sequence[Any], *, tells: bool) -> Iterator[Any]:
 def _told_to_files(loop: Loop, path: Path) -> AbstractContextManager[Any]:
     """Let what is written to the run's folder hear of it, before all others."""
     first = loop.parts.ranks.first
-    files: list[Any] = [kind(path) for kind in (StartFile, JsonLines, CkaMapLines, SkippedLog)]
-    own = [*files, TensorBoard(path, loop.step), ModelCard(path), ReportPage(path)] if first else []
-    return _heard(own, tells=first)
+    kinds: list[Any] = [StartFile, JsonLines, CkaMapLines, SkippedLog, ModelCard, ReportPage]
+    return _heard([kind(path) for kind in kinds] if first else [], tells=first)

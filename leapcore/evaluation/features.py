@@ -26,9 +26,18 @@ class Features(NamedTuple):
 
 
 def extract_features(
-    provider: LayerFeatureProvider, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
+    provider: LayerFeatureProvider,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device | None = None,
 ) -> Features:
-    """Run a backbone in eval mode over plain batches of bytes (B, 3, H, W) with labels."""
+    """Run a backbone in eval mode over images with labels.
+
+    Args:
+        provider: The backbone; its mode is the same afterwards.
+        batches: Images (B, 3, H, W), as bytes or as floats in [0, 1], and labels (B,).
+        device: Where to compute; where the backbone is if None.
+    """
+    device = device or next(provider.parameters()).device
     vectors, labels = [], []
     with evaluating(provider):
         for pixels, batch_labels in batches:
@@ -41,8 +50,16 @@ def extract_features(
 def pooled_features(
     provider: LayerFeatureProvider, pixels: Tensor, device: torch.device, layer: int
 ) -> Tensor:
-    """One vector per image (B, C) in float32, of bytes (B, 3, H, W); no layer behind this one is computed."""
-    images = provider.prepare(pixels.to(device, non_blocking=True).float() / 255)
+    """One vector per image (B, C) in float32; no layer behind this one is computed.
+
+    Args:
+        provider: The backbone.
+        pixels: (B, 3, H, W), as bytes or as floats in [0, 1].
+        device: Where to compute.
+        layer: Index of the layer.
+    """
+    pixels = pixels.to(device, non_blocking=True)
+    images = provider.prepare(pixels if pixels.is_floating_point() else pixels.float() / 255)
     with own_precision(provider, device):
         found: LayerFeatures = provider(images, [layer])[0]
     return found.pooled.float()

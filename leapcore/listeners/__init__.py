@@ -1,1 +1,1 @@
-"""Listeners of a run's events: the terminal, TensorBoard and a file, all written like anyone's plugin."""
+"""Listeners of a run's events: the terminal, the folder's files, and the trackers that a spec names."""

@@ -74,6 +74,8 @@ class ConsoleListener:
         for line in differences(start):
             self._console.print(f"  {line}", style="yellow", highlight=False, markup=False)
         self._console.print(f"\n{_plan(start)}\n", markup=False, highlight=False)
+        for name, link in start.links.items():
+            self._console.print(f"{name}: {link}", markup=False, highlight=False, soft_wrap=True)
         if start.step:
             self._targets = dict(start.targets)
             self._say(f"goes on after step {start.step:,}, {self._course.targets(self._targets)}")

@@ -1,4 +1,4 @@
-"""What a run tells, in files: JSON lines, and TensorBoard events."""
+"""What a run tells, in files that its resumption and its report read: JSON lines, and a log."""
 
 from __future__ import annotations
 
@@ -79,31 +79,6 @@ class CkaMapLines:
         """Add the maps."""
         for found in maps:
             _append(self._path, {"step": step, **asdict(found)})
-
-
-class TensorBoard:
-    """Events under ``tensorboard/``, one curve per figure.
-
-    Args:
-        folder: The run's.
-        step: Finished steps, where the run goes on.
-    """
-
-    def __init__(self, folder: Path, step: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        purge = step + 1 if step else None  # what a run wrote after the checkpoint that it goes on from
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
-
-    @hookimpl
-    def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
-        """Add the figures."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Write what is buffered."""
-        self._writer.close()
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from leapcore.core.duration import Duration
 from leapcore.core.forecast import Stay, course, started_at
-from leapcore.engine.components import scheduler_of
+from leapcore.curricula import build_scheduler
 from leapcore.plan.costs import Costs, Walks
-from leapcore.spec import CurriculumSpec
 
 PACES = (1, 2, 3, 4, 5, 6, 10)  # epochs at each layer
 STARTS = (0.0, 0.2, 0.35, 0.5, 0.625)  # of the teacher's layers
@@ -85,7 +84,6 @@ def without_scores(costs: Costs) -> dict[str, Walks]:
 def _walks(costs: Costs, name: str, options: Mapping[str, object]) -> Walks:
     walks = {}
     for teacher, depth in costs.parts.depths.items():
-        chosen = scheduler_of(CurriculumSpec(scheduler=name, **options), depth)
-        chosen.run = costs.parts.length
+        chosen = build_scheduler(name, depth, run=costs.parts.length, **options)
         walks[teacher] = course(started_at(chosen))
     return walks
