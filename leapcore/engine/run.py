@@ -26,10 +26,9 @@ from leapcore.engine.signals import Sigterm
 from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
-from leapcore.listeners.card import ModelCard
 from leapcore.listeners.chosen import chosen_listeners
 from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, StartFile
-from leapcore.listeners.report import ReportPage
+from leapcore.listeners.pages import ModelCard, ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
 from leapcore.spec_file import load_spec
