@@ -272,7 +272,7 @@ class Bench:
         return (time.perf_counter() - started) / steps
 
     def _take(self, steps: int) -> None:
-        self.parts.total_steps = self._loop.step + steps
+        self.parts.length = self.parts.length._replace(total_steps=self._loop.step + steps)
         self._loop.fit()
         if self._loop.stopped:
             raise KeyboardInterrupt

@@ -49,7 +49,7 @@ def golden():
 def no_pages(request, monkeypatch):
     """Runs draw no page, which would take a third of the tests' time; those in tests/report do."""
     if request.path.parent.name != "report":
-        monkeypatch.setattr("leapcore.listeners.report.ReportPage.leapcore_run_finished", lambda self: None)
+        monkeypatch.setattr("leapcore.listeners.pages.ReportPage.leapcore_run_finished", lambda self: None)
 
 
 @pytest.fixture

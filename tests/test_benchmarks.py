@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from leapcore import load_spec
-from leapcore.engine.setup import backbone
+from leapcore.engine.components import backbone
 
 ROOT = Path(__file__).parents[1]
 

@@ -130,8 +130,8 @@ def test_the_script_finds_the_savings_computed_before(script):
 def test_the_script_counts_as_a_run_does(empty_data, script):
     from leapcore.engine.components import build_teacher
     from leapcore.engine.costs import student_macs
+    from leapcore.engine.groundwork import _ledger
     from leapcore.engine.ranks import Ranks
-    from leapcore.engine.setup import _ledger
 
     provider, student = script.on_meta(script.AS_TABLE.teacher), script.on_meta(script.AS_TABLE.student)
     spec = load_spec("leap-vits14-imagenet100")

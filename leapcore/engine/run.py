@@ -26,10 +26,9 @@ from leapcore.engine.signals import Sigterm
 from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
 from leapcore.export import export_student, load_line
-from leapcore.listeners.card import ModelCard
 from leapcore.listeners.chosen import chosen_listeners
 from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, StartFile
-from leapcore.listeners.report import ReportPage
+from leapcore.listeners.pages import ModelCard, ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
 from leapcore.spec_file import load_spec
@@ -68,11 +67,9 @@ def run(
 
     After the first step the student so far and a summary are in the folder, whatever ended the run.
     """
-    started, spec = time.perf_counter(), load_spec(spec)
-    listeners = [*chosen_listeners(spec), *listeners, *_shown(progress)]
-    ranks = join()
+    started, spec, ranks = time.perf_counter(), load_spec(spec), join()
     path = Path(output or Path("runs") / spec.name)
-    with _heard(listeners, tells=ranks.first) as hooks:
+    with _heard([*listeners, *_shown(progress)], tells=ranks.first) as hooks:
         return _run_in(path, spec, overwrite, resume, hooks, started)
 
 
@@ -93,6 +90,7 @@ def _run_in(
 
 
 def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> RunReport:
+    chosen = chosen_listeners(spec)
     with machine_faults_told(lambda: "before the first step"):
         loop = _loop(spec, folder, hooks)
     loop.started += started
@@ -102,7 +100,7 @@ def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) 
         parts.ranks.together(lambda: folder.open(spec, loop.step, trained=trained))
     saver = Saver(folder.checkpoints, spec.checkpoint, parts.batches.steps_per_epoch, loop.step)
     try:
-        with machine_faults_told(lambda: _whereabouts(loop)), _told_to_files(loop, folder.path):
+        with machine_faults_told(lambda: _whereabouts(loop)), _kept(loop, folder.path, chosen):
             return _train_and_report(loop, saver, folder)
     except KeyboardInterrupt as stop:
         if isinstance(stop, Sigterm):
@@ -284,8 +282,8 @@ def _heard(listeners: Sequence[Any], *, tells: bool) -> Iterator[Any]:
         yield Events(manager)
 
 
-def _told_to_files(loop: Loop, path: Path) -> AbstractContextManager[Any]:
-    """Let what is written to the run's folder hear of it, before all others."""
+def _kept(loop: Loop, path: Path, chosen: Sequence[Any]) -> AbstractContextManager[Any]:
+    """Let what writes to the folder hear of the run before all others, and be done before it is left."""
     first = loop.parts.ranks.first
     kinds: list[Any] = [StartFile, JsonLines, CkaMapLines, SkippedLog, ModelCard, ReportPage]
-    return _heard([kind(path) for kind in kinds] if first else [], tells=first)
+    return _heard([*(kind(path) for kind in kinds if first), *chosen], tells=first)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leapcore.core.duration import RunLength
 from leapcore.core.forecast import Stay, StepTimes, ends, together
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.engine.loop import Loop
@@ -79,7 +80,7 @@ def probe(costs: Costs, told: Callable[[str], None] = lambda text: None) -> Prob
     for teacher in parts.teachers:
         stays = [Stay(place[teacher.name], BEFORE + STEPS, 0) for place in places]
         teacher.scheduler = Scripted(teacher.scheduler, stays)
-    parts.total_steps = len(places) * (BEFORE + STEPS)
+    parts.length = RunLength(len(places) * (BEFORE + STEPS), parts.length.steps_per_epoch)
     loop, found = Loop(parts), _Reports(told, len(places))
     loop.hooks = found
     loop.fit()

@@ -10,7 +10,7 @@ from folders import write_run
 from leapcore import load_spec, run
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.results import REPORTS
-from leapcore.listeners.report import ReportPage
+from leapcore.listeners.pages import ReportPage
 from leapcore.report.figures.curves import averaged
 from leapcore.report.figures.style import styles
 from leapcore.report.runs import Run

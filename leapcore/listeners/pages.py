@@ -1,0 +1,66 @@
+"""What people read of a run, written when it ends: its page, and its student's model card."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from leapcore.events import RunReport
+from leapcore.hookspecs import hookimpl
+from leapcore.processes import place
+
+
+class ReportPage:
+    """``report.html``: what the run achieved, finished or not.
+
+    Args:
+        folder: The run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @hookimpl
+    def leapcore_run_finished(self, report: RunReport) -> None:
+        """Write the page."""
+        if report.status == "failed" and place().size > 1:
+            return  # a launcher soon ends whom another process left alone: what went wrong must be said first
+        with _only_warned(self._folder / "report.html"):
+            from leapcore.report.run_report import run_document
+            from leapcore.report.runs import Run
+            from leapcore.report.writing import write_page
+
+            write_page(run_document(Run(self._folder)), self._folder)
+
+
+class ModelCard:
+    """``student/README.md``: what the student is, what it achieved and how it is loaded.
+
+    Args:
+        folder: The run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @hookimpl
+    def leapcore_run_finished(self, report: RunReport) -> None:
+        """Write the card."""
+        with _only_warned(self._folder / "student" / "README.md"):
+            from leapcore.model_card import write_model_card
+            from leapcore.report.card import Moment
+            from leapcore.report.runs import Run
+
+            run = Run(self._folder)
+            write_model_card(run, self._folder / "student", Moment.end(run))
+
+
+@contextmanager
+def _only_warned(path: Path) -> Iterator[None]:
+    """A run whose results are safe does not end with an error for want of something to read."""
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(f"leapcore: {path} was not written: {error}", stacklevel=4)
