@@ -106,10 +106,13 @@ def _time_saved(results: Results, pair: Pair, method: str) -> Estimate:
 
 
 def verdicts(results: Results) -> list[str]:
-    """A sentence per method: in how many pairs it is better or worse than the baseline."""
+    """In how many pairs each method is better or worse than the baseline; a sentence for those alike."""
     if results.baseline is None:
         return ["There is no baseline to compare methods with."]
-    said = [s for method in results.others for s in _verdict(results, method)]
+    alike: dict[str, list[str]] = {}
+    for method in results.others:
+        alike.setdefault(_verdict(results, method), []).append(method)
+    said = [f"{', '.join(methods)}: {verdict}." for verdict, methods in alike.items() if verdict]
     if not said:
         return [f"No method can be compared with the baseline {results.baseline} yet."]
     return [
@@ -118,14 +121,15 @@ def verdicts(results: Results) -> list[str]:
     ]
 
 
-def _verdict(results: Results, method: str) -> list[str]:
+def _verdict(results: Results, method: str) -> str:
+    """Of one method; empty if it cannot be compared yet."""
     parts = []
     for figure in ACCURACIES:
         found = [against_baseline(results, pair, method, figure) for pair in results.pairs]
         counts = Counter(estimate.verdict for estimate in found if estimate.n)
         if counts:
             parts.append(f"{figure.name} {_counts(counts)}")
-    return [f"{method}: {'; '.join(parts)}."] if parts else []
+    return "; ".join(parts)
 
 
 def _counts(counts: Counter[str]) -> str:
