@@ -87,6 +87,7 @@ def _run(plugins: Plugins, place: str, *, partial: bool = False) -> Schema:
     for section in (schema, *defs.values()) if partial else ():
         section.pop("required", None)
     _name_plugins(defs, plugins)
+    _name_listeners(schema["properties"]["listeners"], plugins)
     options = {name: _options(plugins, name, place) for name in plugins.registries["schedulers"].names()}
     rules = [_rule(name, place, default=not partial) for name, found in options.items() if found]
     defs["CurriculumSpec"]["allOf"] = rules
@@ -99,6 +100,8 @@ def _run(plugins: Plugins, place: str, *, partial: bool = False) -> Schema:
 def _schema_of(model: type[BaseModel], place: str) -> Schema:
     schema = model.model_json_schema(schema_generator=_Generator, ref_template=place + "{model}")
     for section in (schema, *schema.get("$defs", {}).values()):
+        if "description" in section:  # what else a docstring says is meant for code
+            section["description"] = " ".join(section["description"].partition("\n\n")[0].split())
         for key in section.get("properties", {}).values():
             if "$ref" in key:
                 key.pop("default", None)  # a section's, which its own keys tell
@@ -116,6 +119,25 @@ def _name_plugins(defs: Schema, plugins: Plugins) -> None:
         source = defs["DataSpec"]["properties"]["source"]
         source.pop("type")
         source["anyOf"] = [{"enum": names}, named]
+
+
+def _name_listeners(listeners: Schema, plugins: Plugins) -> None:
+    """A mapping of options by name, or a list of names and of such mappings with one entry."""
+    names = plugins.registries["listeners"].names()
+    known = {name: _listener_options(plugins, name) for name in names}
+    chosen = {"type": "object", "properties": known, "additionalProperties": False}
+    entry = {"anyOf": [{"enum": names}, {**chosen, "minProperties": 1, "maxProperties": 1}]}
+    for key in ("type", "patternProperties", "additionalProperties"):
+        listeners.pop(key, None)
+    listeners["anyOf"] = [chosen, {"type": "array", "items": entry}]
+
+
+def _listener_options(plugins: Plugins, name: str) -> Schema:
+    try:
+        schema = options_model(plugins.get("listeners", name)).model_json_schema(schema_generator=_Generator)
+    except PluginError:
+        return {}
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def _rule(name: str, place: str, *, default: bool) -> Schema:
