@@ -52,6 +52,17 @@ def no_pages(request, monkeypatch):
         monkeypatch.setattr("leapcore.listeners.pages.ReportPage.leapcore_run_finished", lambda self: None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def counted_once():
+    """Runs count a model that an earlier one had without doing it again (tests/counted_once.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "leapcore.engine.setup" in sys.modules:  # not for the core's tests, which need no engine
+            import counted_once
+
+            counted_once.remember(patch)
+        yield
+
+
 @pytest.fixture
 def vit():
     """Builds a small ViT provider: 28 px, 4 x 4 tokens, random weights."""

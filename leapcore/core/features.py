@@ -81,11 +81,11 @@ class LayerFeatures:
         if self.grid is None:
             raise ValueError("features without a grid cannot be resized")
         feature_map = self.tokens.transpose(1, 2).unflatten(2, self.grid)
-        if grid[0] <= self.grid[0] and grid[1] <= self.grid[1]:
-            feature_map = F.adaptive_avg_pool2d(feature_map, grid)
-        else:
-            wide = feature_map.float()  # the CPU has no antialiasing in bfloat16
-            feature_map = F.interpolate(wide, grid, mode="bilinear", antialias=True).to(feature_map.dtype)
+        smaller = (min(grid[0], self.grid[0]), min(grid[1], self.grid[1]))
+        if smaller != self.grid:
+            feature_map = F.adaptive_avg_pool2d(feature_map, smaller)
+        if smaller != grid:
+            feature_map = F.interpolate(feature_map, grid, mode="bilinear")
         return replace(self, tokens=feature_map.flatten(2).transpose(1, 2), grid=grid)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> LayerFeatures:

@@ -29,7 +29,7 @@ methods:
   broken: {curriculum: {scheduler: fixed}, train: {batch_size: 2000}}
 baseline: fixed
 """
-LONG = "train.duration=400st"
+LONG = "train.duration=150st"
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_stopped_benchmark_goes_on_where_it_was(bench, tmp_path):
     assert "The same command goes on from there" in err
     stopped = json.loads((run_folder / "summary.json").read_text())
     assert stopped["status"] == "interrupted"
-    assert 0 < stopped["steps"] < 400
+    assert 0 < stopped["steps"] < 150
     code, out, _ = finished(bench("--set", LONG, "--part", "0/2"))
     assert code == 0
     assert "1/1" in out

@@ -1,10 +1,13 @@
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from leapcore import linear_cka, mean_cosine
+from leapcore.core.alignment import ALIGNMENTS
 
 sys.path.append(str(Path(__file__).parents[1] / "golden"))
 import metric_inputs
@@ -116,3 +119,80 @@ def test_wrong_shapes_are_named(shapes):
 def test_cosine_refuses_unequal_widths():
     with pytest.raises(ValueError, match="equal widths"):
         mean_cosine(torch.randn(5, 3), torch.randn(5, 4))
+
+
+class Meeting:
+    """Threads in the place of processes, each with a part of the rows."""
+
+    def __init__(self, size):
+        self.met, self.here = threading.Barrier(size), {}
+
+    def sum(self, tensor):
+        return self._together(tensor, lambda everybodys: everybodys.sum(0))
+
+    def max(self, tensor):
+        return self._together(tensor, lambda everybodys: everybodys.amax(0))
+
+    def _together(self, tensor, reduce):
+        self.here[threading.get_ident()] = tensor
+        self.met.wait()
+        found = reduce(torch.stack([self.here[thread] for thread in sorted(self.here)]))
+        self.met.wait()
+        return found
+
+
+def _shared(score, x, y, cut, **options):
+    """What each of two parts finds, the first of which holds the rows before ``cut``."""
+    meeting, parts = Meeting(2), (slice(0, cut), slice(cut, len(x)))
+    with ThreadPoolExecutor(2) as threads:
+        found = threads.map(lambda part: score(x[part], y[part], parts=meeting, **options).item(), parts)
+    return list(found)
+
+
+@pytest.mark.parametrize("cut", [30, 7, 0])
+@pytest.mark.parametrize("rows", [None, 60])
+def test_parts_find_the_score_of_all_rows(cut, rows):
+    """With more channels than rows too, where alone the products of the samples are taken."""
+    x = torch.randn(60, 70, generator=torch.Generator().manual_seed(0)) + 5
+    y = x @ torch.randn(70, 65, generator=torch.Generator().manual_seed(1)) + 9
+    for options in ({}, {"unbiased": True}):
+        wanted = linear_cka(x, y, **options).item()
+        assert _shared(linear_cka, x, y, cut, rows=rows, **options) == pytest.approx([wanted] * 2, abs=1e-5)
+    wanted = mean_cosine(x, x + 3).item()
+    assert _shared(mean_cosine, x, x + 3, cut, rows=rows) == pytest.approx([wanted] * 2)
+
+
+def test_a_part_alone_decides_nothing_of_all():
+    """Whether features are constant or finite, and their scale, is a matter of all rows."""
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    half = torch.cat([torch.zeros(30, 8), x[30:] * 1e20])
+    assert _shared(linear_cka, half, x, 30) == pytest.approx([linear_cka(half, x).item()] * 2, abs=1e-5)
+    assert _shared(linear_cka, torch.ones(60, 8), x, 30) == [0, 0]
+    half[3, 3] = torch.inf
+    assert all(score != score for score in _shared(linear_cka, half, x, 30))
+
+
+def test_the_smallest_batches_have_a_score():
+    x, y = torch.randn(4, 3), torch.randn(4, 3)
+    assert linear_cka(x[:2], y[:2]).item() == pytest.approx(1, abs=1e-5)  # two points lie on a line
+    assert linear_cka(x, y, unbiased=True).isfinite()
+    with pytest.raises(ValueError, match="same 4 or more samples"):
+        linear_cka(x[:3], y[:3], unbiased=True)
+    assert mean_cosine(x[:1], x[:1]).item() == pytest.approx(1)
+
+
+def test_a_nearly_constant_side_counts_as_constant_and_a_small_variation_does_not():
+    noise, y = torch.randn(50, 8), torch.randn(50, 8)
+    assert linear_cka(1 + 1e-7 * noise, y) == 0
+    assert linear_cka(1 + 1e-4 * noise, noise).item() == pytest.approx(1, abs=0.01)
+
+
+def test_what_measuring_costs_is_told():
+    """Through the samples where they are fewer, else three quarters of both squares and all of the mixed product."""
+    assert {name: score.macs(100, 8) for name, score in ALIGNMENTS.items()} == {
+        "cka": 100 * 64 * 5 // 2,
+        "unbiased_cka": 100 * 64 * 5 // 2,
+        "cosine": 3 * 100 * 8,
+    }
+    assert ALIGNMENTS["cka"].macs(8, 100) == 2 * 64 * 100
+    assert ALIGNMENTS["cka"].macs(8, 8) == 8 * 64 * 5 // 2

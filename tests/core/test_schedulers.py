@@ -169,3 +169,42 @@ def test_plateau_counts_its_patience_in_epochs_of_the_run():
     )
     scheduler.run = RunLength(total_steps=100, steps_per_epoch=7)
     assert [scheduler.step(0.5) for _ in range(8)] == [False] * 7 + [True]
+
+
+def test_a_plateau_that_never_rose_is_left_after_its_patience_too():
+    scheduler = PlateauScheduler(3, patience=Duration(3, "st"), start="first")
+    assert [scheduler.step(0.0) for _ in range(6)] == [False, False, True] * 2
+
+
+def test_an_alignment_just_at_the_threshold_is_enough():
+    assert CkaScheduler(3, threshold=0.5, start="first").step(0.5)
+    assert not CkaScheduler(3, threshold=0.5, start="first").step(0.4999)
+
+
+def test_scores_choose_the_start_only_where_it_is_calibrated():
+    named = CkaScheduler(4, start=2)
+    named.start([0.1, 0.2, 0.9, 0.3])
+    assert named.target == 1
+    uncalibrated = CkaScheduler(4)
+    uncalibrated.start(None)
+    assert uncalibrated.target == 0
+
+
+def test_who_starts_at_the_last_layer_has_not_been_snapped_there():
+    scheduler = CkaScheduler(3, start=3, snap_to_last_at=2)
+    scheduler.start(None)
+    assert (scheduler.target, scheduler.reason) == (2, "")
+
+
+def test_options_that_are_left_out_are_the_papers():
+    leap, plateau = CkaScheduler(12), PlateauScheduler(12)
+    for scheduler in (leap, plateau):
+        assert scheduler.max_time_per_layer == Duration(5, "ep")
+        assert (scheduler.wants_calibration, scheduler.snap_to_last_at) == (True, None)
+        assert (scheduler.sample_images, scheduler.measure_every) == (None, 1)
+        assert scheduler.alignment == "cka"
+    assert (leap.threshold, leap.ema_weight) == (0.85, 1)
+    assert (plateau.patience, plateau.min_gain) == (Duration(1, "ep"), 0.01)
+    assert plateau.ema_weight == pytest.approx(0.1)
+    assert PlateauScheduler(12, unbiased=True).alignment == "unbiased_cka"
+    assert FixedScheduler(3).sample_images is None
