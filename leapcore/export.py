@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from leapcore.compat import import_timm, torchvision_operators
-from leapcore.core.provider import LayerFeatureProvider
+from leapcore.core.provider import ImageInput, LayerFeatureProvider
 
 WEIGHTS = "model.safetensors"
 
@@ -39,7 +39,7 @@ def export_student(student: LayerFeatureProvider, folder: Path) -> None:
     model = student.model
     if hasattr(model, "pretrained_cfg"):
         export_timm(model, folder, getattr(model, "leapcore_options", {}))
-        _note_image_size(folder / "config.json", student.image_input.size)
+        _note_input(folder / "config.json", student.image_input)
         return
     from safetensors.torch import save_model
 
@@ -47,10 +47,14 @@ def export_student(student: LayerFeatureProvider, folder: Path) -> None:
     save_model(model, str(folder / WEIGHTS))
 
 
-def _note_image_size(config: Path, size: tuple[int, int]) -> None:
-    """Write down what the student was trained on; timm knows it of models with a fixed size only."""
+def _note_input(config: Path, image_input: ImageInput) -> None:
+    """Write down what the student was trained on.
+
+    timm knows the size of models with a fixed size only, and 1.0.26 leaves out the normalisation, too.
+    """
     found = json.loads(config.read_text())
-    found["pretrained_cfg"]["input_size"] = [3, *size]
+    size, mean, std = image_input
+    found["pretrained_cfg"] |= {"input_size": [3, *size], "mean": list(mean), "std": list(std)}
     found["pretrained_cfg"].pop("test_input_size", None)
     config.write_text(json.dumps(found, indent=2))
 
