@@ -4,16 +4,29 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test bench lint pages docs docs-serve clean
+.PHONY: demo test bench coverage wheel lint pages docs docs-serve clean
 
 demo: $(VENV)/installed
 	$(BIN)/leapcore run quickstart --overwrite
 
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest benchmarks/guard.py -rP --benchmark-enable --benchmark-columns=min,median,max,rounds
+
+# Which branches of the core its own tests take.
+coverage: $(VENV)/installed-dev
+	$(BIN)/coverage run -m pytest tests/core tests/testing
+	$(BIN)/coverage report
+
+# Built, installed without the repository, and run from elsewhere.
+wheel: $(VENV)/installed-dev
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/hatchling build -t wheel -d build/wheel
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build/wheel/*.whl
+	cd build/wheel && venv/bin/leapcore plugins && venv/bin/leapcore run quickstart --set train.duration=20st
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from leapcore.compat import import_timm, torchvision_operators
-from leapcore.core.provider import LayerFeatureProvider
+from leapcore.core.provider import ImageInput, LayerFeatureProvider
 
 WEIGHTS = "model.safetensors"
 
@@ -40,7 +40,7 @@ def export_student(student: LayerFeatureProvider, folder: str | Path, crop: floa
     model, folder = student.model, Path(folder)
     if hasattr(model, "pretrained_cfg"):
         export_timm(model, folder, getattr(model, "leapcore_options", {}))
-        _note_training(folder / "config.json", student.image_input.size, crop)
+        _note_training(folder / "config.json", student.image_input, crop)
         return
     from safetensors.torch import save_model
 
@@ -60,11 +60,15 @@ _OF_OTHER_WEIGHTS = (
 )
 
 
-def _note_training(config: Path, size: tuple[int, int], crop: float | None) -> None:
-    """Write down the images that the student was trained on, and nothing that is told of other weights."""
+def _note_training(config: Path, image_input: ImageInput, crop: float | None) -> None:
+    """Write down the images that the student was trained on, and nothing that is told of other weights.
+
+    timm knows the size of models with a fixed size only, and 1.0.26 leaves out the normalisation, too.
+    """
+    size, mean, std = image_input
     found = json.loads(config.read_text())
     told = {name: value for name, value in found["pretrained_cfg"].items() if name not in _OF_OTHER_WEIGHTS}
-    told["input_size"] = [3, *size]
+    told |= {"input_size": [3, *size], "mean": list(mean), "std": list(std)}
     if crop is not None:  # as leapcore's own evaluation views images
         told |= {"crop_pct": crop, "crop_mode": "center", "interpolation": "bicubic"}
     config.write_text(json.dumps(found | {"pretrained_cfg": told}, indent=2))

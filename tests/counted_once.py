@@ -8,15 +8,15 @@ from functools import wraps
 from torch import nn
 
 from leapcore import backbones
-from leapcore.engine import components, setup
+from leapcore.engine import components, groundwork
 from leapcore.engine.cache.key import structure_digest
 
 PLACES = (
     (backbones, "check_layers"),
     (components, "count_layer_macs"),
     (components, "head_macs"),
-    (setup, "idle_modules"),
-    (setup, "student_macs"),
+    (groundwork, "idle_modules"),
+    (groundwork, "student_macs"),
 )
 
 

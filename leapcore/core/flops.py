@@ -98,7 +98,7 @@ def _count_depth_by_depth(provider: LayerFeatureProvider, example: Tensor, norm:
         features = on_meta(provider).eval().features(example.to("meta"), layers)
     return LayerMacs(
         steps=tuple(deeper - until for until, deeper in zip([0, *depths], depths, strict=False)),
-        ends=tuple(count_macs(_Norm(provider, norm, layer), features[layer].tokens) for layer in layers),
+        ends=tuple(count_macs(_Norm(provider, norm, layer), *features[layer].tensors) for layer in layers),
     )
 
 
@@ -251,7 +251,7 @@ class _Until(nn.Module):
 
 
 class _Norm(nn.Module):
-    """One layer's finalization alone, on its tokens (B, N, C)."""
+    """One layer's finalization alone, on its tokens (B, N, C) and prefix tokens (B, P, C)."""
 
     def __init__(self, provider: LayerFeatureProvider, norm: TargetNorm, layer: int) -> None:
         super().__init__()
@@ -259,5 +259,5 @@ class _Norm(nn.Module):
         self.norm = norm
         self.layer = layer
 
-    def forward(self, tokens: Tensor) -> list[Tensor]:
-        return self.norm(self.provider, LayerFeatures(tokens), self.layer).tensors
+    def forward(self, tokens: Tensor, prefix: Tensor | None = None) -> list[Tensor]:
+        return self.norm(self.provider, LayerFeatures(tokens, None, prefix), self.layer).tensors

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from leapcore import Distiller, ImageInput, Match, Projector, linear_cka
+from leapcore.core.distiller import merged
 from leapcore.core.losses import cosine, mse, sigreg
+from leapcore.core.matching import TeacherFeatures
 
 # The reference names two of the teacher's tensors otherwise than timm.
 RENAMED = {"register_tokens": "reg_token", "mask_token": None}
@@ -175,3 +177,23 @@ def test_sigreg_is_zero_for_white_features_and_joins_the_loss(vit):
     total, result = _compare(distiller, teacher, pixels, 1)
     assert total.loss.item() == pytest.approx((result.patch_loss + 0.01 * total.sigreg_loss).item())
     assert total.sigreg_loss > 0
+
+
+@pytest.mark.parametrize("embedding_weight", [0.0, 0.5])
+def test_equal_parts_of_a_batch_merge_into_what_the_whole_gives(vit, embedding_weight):
+    teacher, pixels = vit(), torch.rand(4, 3, 28, 28)
+    distiller = _distiller(vit(embed_dim=12), teacher, embedding_weight=embedding_weight)
+    match = distiller.matches[0]
+    whole = match.teacher_features(teacher, pixels, 1)
+    pieces = [match.teacher_features(teacher, part, 1) for part in pixels.split(2)]
+    joined = TeacherFeatures.joined(pieces)
+    assert torch.allclose(joined.layers[0].pooled, whole.layers[0].pooled, atol=1e-6)
+    assert (joined.embedding is None) == (embedding_weight == 0)
+    wanted = distiller(pixels, {"teacher": whole})
+    parts = [distiller(part, {"teacher": piece}) for part, piece in zip(pixels.split(2), pieces, strict=True)]
+    found = merged(parts)
+    assert found.loss.item() == pytest.approx(wanted.loss.item(), rel=1e-5)
+    assert not found.loss.requires_grad
+    for ours, theirs in zip(found.comparisons["teacher"], wanted.comparisons["teacher"], strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert merged(parts[:1]) is parts[0]

@@ -15,3 +15,12 @@ def test_reads_and_writes_both_units():
 def test_anything_else_is_refused_with_the_forms(text):
     with pytest.raises(ValueError, match=r"'5ep'.*'2000st'"):
         Duration.parse(text)
+
+
+def test_minutes_are_read_where_they_make_sense():
+    assert Duration.parse("10min", minutes=True) == Duration(10, "min")
+    assert Duration.parse(Duration(3, "st")) == Duration(3, "st")
+    with pytest.raises(ValueError, match=r"'5ep' \(epochs\) or '2000st' \(steps\), got '10min'"):
+        Duration.parse("10min")
+    with pytest.raises(ValueError, match="or '10min'"):
+        Duration.parse("10", minutes=True)

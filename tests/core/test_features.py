@@ -3,6 +3,8 @@ import torch
 
 from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
 from leapcore.core.features import on_common_grid
+from leapcore.core.layer_check import idle_modules
+from leapcore.core.norms import TARGET_NORMS, own
 
 
 class Counting(LayerFeatureProvider):
@@ -68,3 +70,27 @@ def test_common_grid_is_the_smaller_one():
 def test_features_without_a_grid_cannot_be_resized():
     with pytest.raises(ValueError, match="without a grid"):
         LayerFeatures(torch.rand(1, 7, 2)).resized((2, 2))
+
+
+def test_targets_are_normalised_by_the_backbone_by_nothing_or_without_parameters():
+    class Normed(Counting):
+        def finalize(self, features, layer):
+            return features.map(lambda tokens: tokens * 2) if layer == 2 else features
+
+    provider, raw = Normed(), LayerFeatures(torch.randn(2, 4, 3), (2, 2))
+    norms = {name: [norm(provider, raw, layer) for layer in (0, 2)] for name, norm in TARGET_NORMS.items()}
+    norms["own"] = [own(provider, raw, layer) for layer in (0, 2)]
+    assert all(features is raw for features in norms["raw"])
+    assert norms["own"][0] is raw
+    assert torch.equal(norms["own"][1].tokens, 2 * raw.tokens)
+    for standard in (*norms["parameter-free"], norms["final"][0]):
+        assert torch.allclose(standard.tokens.mean(-1), torch.zeros(2, 4), atol=1e-5)
+        assert torch.allclose(standard.tokens.var(-1, correction=0), torch.ones(2, 4), atol=1e-3)
+    assert torch.equal(norms["final"][1].tokens, 2 * raw.tokens)
+
+
+def test_modules_that_the_last_layer_does_not_need_are_idle(vit):
+    provider = vit()
+    assert idle_modules(provider) == {}
+    provider.model.spare = torch.nn.Linear(3, 5)
+    assert idle_modules(provider) == {"spare": 3 * 5 + 5}

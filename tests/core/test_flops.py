@@ -144,3 +144,16 @@ def test_text_like_layers_without_a_grid_can_be_counted(vit):
 
     provider.__class__ = Text
     assert count_layer_macs(provider, (3, 28, 28)).prefixes == count_layer_macs(vit(), (3, 28, 28)).prefixes
+
+
+def test_layers_that_are_computed_together_are_counted_depth_by_depth(vit):
+    """As of models that cannot be paused: their providers override ``features``."""
+    provider = vit()
+
+    class Together(type(provider)):
+        def features(self, images, layers):
+            return super().features(images, layers)
+
+    provider.__class__ = Together
+    found, expected = count_layer_macs(provider), count_layer_macs(vit())
+    assert found == expected

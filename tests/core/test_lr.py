@@ -58,3 +58,11 @@ def test_a_state_goes_on():
 
 def test_constant_holds_the_peak_after_its_warmup():
     assert [WarmupConstant(4)(step) for step in (0, 3, 4, 99)] == [0.25, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("schedule", [WarmupCosine(10, 2), WarmupConstant(2)])
+def test_a_plain_course_does_not_care_for_advances(schedule):
+    before = [schedule(step) for step in range(10)]
+    schedule.advance(3)
+    schedule.load_state_dict(schedule.state_dict())
+    assert [schedule(step) for step in range(10)] == before

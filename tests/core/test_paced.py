@@ -65,3 +65,9 @@ def test_a_state_goes_on(build):
         again.step(None)
         later.append(again.target)
     assert later == whole[51:]
+
+
+def test_random_draws_end_with_the_last_layer_for_good():
+    targets, _ = _walk(RandomScheduler(12, every=Duration(1, "st"), duration=Duration(3, "ep")), 50)
+    assert len(set(targets[:30])) > 4
+    assert targets[30:] == [11] * 20

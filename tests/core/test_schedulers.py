@@ -2,11 +2,13 @@ import logging
 import math
 
 import pytest
+from pydantic import ValidationError
 
 from leapcore import Duration
 from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.duration import RunLength
 from leapcore.core.schedulers import CkaScheduler, CosineScheduler, FixedScheduler, PlateauScheduler
+from leapcore.options import checked_options
 
 
 def _from_reference(trace):
@@ -117,13 +119,14 @@ def test_a_start_the_teacher_does_not_have_is_refused():
         FixedScheduler(12, layer=13)
 
 
-def test_measuring_every_third_step_only():
+def test_measuring_every_third_step_only(caplog):
     scheduler = CkaScheduler(3, measure_every=3, start="first")
     wanted = []
     for _ in range(7):
         wanted.append(scheduler.wants_score)
         scheduler.step(0.1 if scheduler.wants_score else None)
     assert wanted == [True, False, False, True, False, False, True]
+    assert not caplog.text
 
 
 def test_a_score_in_every_fourth_step_moves_the_average_as_four_equal_ones_would():
@@ -174,6 +177,8 @@ def test_plateau_counts_its_patience_in_epochs_of_the_run():
 def test_a_plateau_that_never_rose_is_left_after_its_patience_too():
     scheduler = PlateauScheduler(3, patience=Duration(3, "st"), start="first")
     assert [scheduler.step(0.0) for _ in range(6)] == [False, False, True] * 2
+    level = PlateauScheduler(3, patience=Duration(2, "st"), min_gain=0.0, ema=1.0, start="first")
+    assert [level.step(0.5) for _ in range(3)] == [False, False, True], "as high as before is no gain"
 
 
 def test_an_alignment_just_at_the_threshold_is_enough():
@@ -194,6 +199,9 @@ def test_who_starts_at_the_last_layer_has_not_been_snapped_there():
     scheduler = CkaScheduler(3, start=3, snap_to_last_at=2)
     scheduler.start(None)
     assert (scheduler.target, scheduler.reason) == (2, "")
+    snapped = CkaScheduler(3, start=2, snap_to_last_at=2)
+    snapped.start(None)
+    assert (snapped.target, snapped.reason) == (2, "snapped to the last")
 
 
 def test_options_that_are_left_out_are_the_papers():
@@ -208,3 +216,24 @@ def test_options_that_are_left_out_are_the_papers():
     assert plateau.ema_weight == pytest.approx(0.1)
     assert PlateauScheduler(12, unbiased=True).alignment == "unbiased_cka"
     assert FixedScheduler(3).sample_images is None
+
+
+BOUNDS = [  # the last value that an option takes, and the first that it does not
+    (CkaScheduler, "threshold", 1e-9, 0.0),
+    (CkaScheduler, "ema", 1.0, 1.01),
+    (CkaScheduler, "ema", 1e-9, 0.0),
+    (CkaScheduler, "start", 1, 0),
+    (CkaScheduler, "snap_to_last_at", 1, 0),
+    (CkaScheduler, "sample_images", 2, 1),
+    (CkaScheduler, "measure_every", 1, 0),
+    (PlateauScheduler, "min_gain", 0.0, -0.01),
+    (PlateauScheduler, "ema", 1.0, 1.01),
+    (FixedScheduler, "layer", 1, 0),
+]
+
+
+@pytest.mark.parametrize(("kind", "option", "last", "beyond"), BOUNDS)
+def test_an_option_beyond_its_bounds_is_refused(kind, option, last, beyond):
+    assert checked_options(kind, {option: last})[option] == last
+    with pytest.raises(ValidationError, match=option):
+        checked_options(kind, {option: beyond})

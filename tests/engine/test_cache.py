@@ -283,7 +283,7 @@ def test_every_kind_of_target_can_be_cached(path, tmp_path, kind):
     if kind == "several":
         source = tmp_path / "spec.yaml"
         source.write_text("\n".join(line for line in SPEC.splitlines() if not line.startswith("teacher:")))
-    overrides = [*MOVING, "train.duration=8st", *KINDS[kind]]
+    overrides = [*MOVING, "train.duration=6st", *KINDS[kind]]
     plain = run(load_spec(source, overrides), output=tmp_path / "plain")
     report = run(load_spec(source, [*overrides, f"cache.folder={tmp_path}/cache"]), output=tmp_path / "run")
     names = ["cache_hits", "cache_hits/a", "cache_hits/b"]

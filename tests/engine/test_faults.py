@@ -186,7 +186,7 @@ def test_sigterm_ends_with_143_and_the_resumed_run_is_the_undisturbed_one(tmp_pa
 
 def test_sigterm_before_the_first_step_leaves_nothing_behind(tmp_path):
     command = tools.Command(tmp_path / "run")
-    assert command.until((tmp_path / "run" / ".lock").exists)
+    assert command.until((tmp_path / "run" / ".lock").exists, pause=0.02)
     time.sleep(0.2)  # what follows takes seconds
     command.process.terminate()
     assert command.code() == 143
@@ -198,7 +198,7 @@ def test_a_folder_in_use_is_refused_and_free_as_soon_as_its_user_is_killed(tmp_p
     spec = load_spec("quickstart", [*tools.SHORT, "train.duration=30st"])
     calm = run(spec, output=tmp_path / "calm").folder
     command = tools.Command(tmp_path / "run", "train.duration=30st")
-    assert command.until(lambda: tools.newest(tmp_path / "run"))
+    assert command.until(lambda: tools.newest(tmp_path / "run"), pause=0.02)
     command.process.send_signal(signal.SIGSTOP)
     with pytest.raises(OutputError, match=f"is in use by process {command.process.pid} on"):
         run(spec, output=tmp_path / "run", resume="auto")
@@ -210,7 +210,7 @@ def test_a_folder_in_use_is_refused_and_free_as_soon_as_its_user_is_killed(tmp_p
 
 def test_one_of_two_processes_killed_ends_the_other_with_a_message(tmp_path):
     command = tools.Command(tmp_path / "run", processes=2)
-    assert command.until(lambda: tools.newest(tmp_path / "run"))
+    assert command.until(lambda: tools.newest(tmp_path / "run"), pause=0.02)
     ranks = tools.children(command.process.pid)
     tools.kill(ranks[1])
     assert command.code(60) == 137
