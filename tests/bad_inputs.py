@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from conftest import SPEC
 
-KEYS = "The keys and their meaning: leapcore recipes show quickstart"
+KEYS = "The keys and their meaning: leapcore schema --markdown"
 BENCH = """\
 name: toy
 base: spec.yaml

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def leapcore_(tmp_path, monkeypatch, capsys):
         printed = capsys.readouterr()
         return end.value.code or 0, printed.out, printed.err
 
-    return command
+    before = signal.getsignal(signal.SIGTERM)  # a command's own is for a process that ends with it
+    yield command
+    signal.signal(signal.SIGTERM, before)
 
 
 def write_shards(root, shards=1):

@@ -205,4 +205,6 @@ def _end(terminal: Console, run: LiveRun) -> None:
 
     told = evaluation(run.accuracy)
     text = f"{run.folder}: {run.state}" + (f", {told}" if told else "")
-    terminal.print(text, style=_STYLES.get(run.state, "yellow"), markup=False, highlight=False)
+    terminal.print(
+        text, style=_STYLES.get(run.state, "yellow"), markup=False, highlight=False, soft_wrap=True
+    )

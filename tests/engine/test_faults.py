@@ -273,7 +273,7 @@ def test_a_disk_that_is_full_in_a_checkpoint_ends_no_run(
 def test_a_disk_that_is_full_at_the_end_is_told_and_the_run_goes_on_from_its_checkpoint(
     tmp_path, spec_file, undisturbed, monkeypatch, error
 ):
-    def export(student, path):
+    def export(*_):
         raise error
 
     spec = load_spec(spec_file, SHORT)
