@@ -9,6 +9,7 @@ from leapcore import Distiller, ImageInput, Match, Projector, linear_cka
 from leapcore.core.distiller import merged
 from leapcore.core.losses import cosine, mse, sigreg
 from leapcore.core.matching import TeacherFeatures
+from leapcore.core.targets import AllLayers
 
 # The reference names two of the teacher's tensors otherwise than timm.
 RENAMED = {"register_tokens": "reg_token", "mask_token": None}
@@ -166,6 +167,15 @@ def test_resetting_the_projector_draws_new_heads_in_place():
     assert not projector.heads["24"].bias.any()
 
 
+def test_a_match_resets_all_its_projectors(vit):
+    match = Match(vit(embed_dim=12), vit(), target=AllLayers)
+    before = [projector.heads["24"].weight.clone() for projector in match.projectors]
+    match.reset_projectors()
+    assert len(before) == 4
+    for old, projector in zip(before, match.projectors, strict=True):
+        assert not torch.equal(projector.heads["24"].weight, old)
+
+
 def test_sigreg_is_zero_for_white_features_and_joins_the_loss(vit):
     generator = torch.Generator().manual_seed(0)
     white = torch.randn(200_000, 4, generator=generator)
@@ -197,3 +207,4 @@ def test_equal_parts_of_a_batch_merge_into_what_the_whole_gives(vit, embedding_w
     for ours, theirs in zip(found.comparisons["teacher"], wanted.comparisons["teacher"], strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
     assert merged(parts[:1]) is parts[0]
+    assert TeacherFeatures.joined(pieces[:1]) is pieces[0]

@@ -1,10 +1,13 @@
+import copy
+
 import pytest
 import torch
 
 from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
 from leapcore.core.features import on_common_grid
-from leapcore.core.layer_check import idle_modules
+from leapcore.core.layer_check import check_layers, idle_modules
 from leapcore.core.norms import TARGET_NORMS, own
+from leapcore.errors import PluginError
 
 
 class Counting(LayerFeatureProvider):
@@ -94,3 +97,29 @@ def test_modules_that_the_last_layer_does_not_need_are_idle(vit):
     assert idle_modules(provider) == {}
     provider.model.spare = torch.nn.Linear(3, 5)
     assert idle_modules(provider) == {"spare": 3 * 5 + 5}
+
+
+def test_what_a_backbone_does_wrong_is_named():
+    class Listing(Counting):
+        def iter_layers(self, images):
+            return list(super().iter_layers(images))
+
+    with pytest.raises(PluginError, match="iter_layers of Listing returns a list"):
+        check_layers(Listing())
+    strange = Counting()
+    strange.layers = ("layer0",)
+    with pytest.raises(PluginError, match="layers of Counting are no LayerInfo"):
+        check_layers(strange)
+
+
+def test_recomputing_blocks_changes_neither_features_nor_gradients(vit):
+    torch.manual_seed(0)
+    plain, images = vit(), torch.rand(2, 3, 28, 28)
+    recomputing = copy.deepcopy(plain)
+    recomputing.checkpoint_gradients()
+    with torch.no_grad():
+        assert torch.equal(plain(images, [3])[0].tokens, recomputing(images, [3])[0].tokens)
+    for provider in (plain, recomputing):
+        provider(images, [3])[0].pooled.square().sum().backward()
+    pairs = zip(plain.parameters(), recomputing.parameters(), strict=True)
+    assert all(torch.equal(ours.grad, theirs.grad) for ours, theirs in pairs if ours.grad is not None)
