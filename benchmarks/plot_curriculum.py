@@ -54,7 +54,7 @@ def _draw_targets(axes: plt.Axes, lines: list[dict], summary: dict) -> None:
 
 
 def _draw_alignment(axes: plt.Axes, lines: list[dict]) -> None:
-    steps = [line for line in lines if "alignment" in line]
+    steps = [line for line in lines if "alignment" in line and "event" not in line]
     knn = [line for line in lines if "knn" in line]
     axes.plot(
         [s["step"] for s in steps],

@@ -196,8 +196,9 @@ class Run:
         return next((len(m.teacher_layers) for m in self.maps if m.teacher == teacher), None)
 
     def curve(self, figure: str) -> tuple[list[int], list[float]]:
-        """A figure over the steps: steps and values, those that are numbers."""
-        points = [(line["step"], line[figure]) for line in self._lines if _is_number(line.get(figure))]
+        """A figure over the steps, as reports tell it: steps and values, those that are numbers."""
+        reports = (line for line in self._lines if "event" not in line)
+        points = [(line["step"], line[figure]) for line in reports if _is_number(line.get(figure))]
         return [step for step, _ in points], [float(value) for _, value in points]
 
     def spent_at(self, steps: Sequence[int]) -> list[float]:

@@ -42,6 +42,15 @@ def test_a_runs_page_has_every_chapter(tmp_path):
     assert "20.0 % fewer" in page
 
 
+def test_a_curve_has_the_reports_alone(tmp_path):
+    folder = write_run(tmp_path / "leap")
+    reported = Run(folder).alignment("teacher")
+    with (folder / "metrics.jsonl").open("a") as file:  # an event tells the average of one moment
+        file.write('{"event": "target_changed", "step": 60, "previous": 4, "target": 5, "alignment": 0.1}\n')
+    assert Run(folder).alignment("teacher") == reported
+    assert len(reported[0]) == 60
+
+
 def test_an_unfinished_run_is_drawn_as_far_as_it_is(tmp_path):
     write(write_run(tmp_path / "leap", status="half"))
     page = (tmp_path / "leap/report.html").read_text()
