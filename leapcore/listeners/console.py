@@ -35,7 +35,7 @@ class ConsoleListener:
         self._progress = _Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:3.0f}%  ETA"),
+            TextColumn("{task.percentage:3.0f}%"),
             self._eta,
             console=console,
             disable=not console.is_terminal,

@@ -51,11 +51,12 @@ class EtaColumn(ProgressColumn):
         self._left = sum(count * (self._times.of(cost) + besides) for count, cost in forecast.left(step))
 
     def render(self, task: Task) -> Text:
-        """``0:01:40``, counted down between two reports."""
+        """``ETA 0:01:40``, counted down between two reports; at the end ``took 0:03:20``."""
         if task.finished:
-            return Text(_clock(task.finished_time or 0.0), style="progress.elapsed")
+            return Text(f"took {_clock(task.finished_time or 0.0)}", style="progress.elapsed")
         left = self._left - (time.monotonic() - self._told)
-        return Text("-:--:--" if math.isnan(left) else _clock(max(0.0, left)), style="progress.remaining")
+        told = "-:--:--" if math.isnan(left) else _clock(max(0.0, left))
+        return Text(f"ETA {told}", style="progress.remaining")
 
 
 def _clock(seconds: float) -> str:

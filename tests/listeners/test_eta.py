@@ -63,14 +63,14 @@ def test_it_counts_down_and_ends_with_the_time_taken(half_way):
     (task,) = progress.tasks
     before = column.render(task).plain
     now[0] += 5
-    assert before.startswith(("0:00:5", "0:01:0"))
+    assert before.startswith(("ETA 0:00:5", "ETA 0:01:0"))
     assert column.render(task).plain < before
     progress.update(task.id, completed=STEPS)
-    assert column.render(task).plain == "0:00:05"
+    assert column.render(task).plain == "took 0:00:05"
 
 
 def test_before_the_first_report_nothing_is_known():
     progress = Progress(console=Console(file=StringIO()))
     progress.add_task("", total=3)
     (task,) = progress.tasks
-    assert EtaColumn().render(task).plain == "-:--:--"
+    assert EtaColumn().render(task).plain == "ETA -:--:--"
