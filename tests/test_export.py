@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
+from shared import Layer
 from torch import nn
 
 from leapcore import (
@@ -224,17 +225,6 @@ def test_torchscript_takes_pixels_in_any_batch(tmp_path, family, model, size, op
     with torch.no_grad():
         expected = student.eval().model(student.prepare(pixels))
     torch.testing.assert_close(loaded(pixels), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-
-
-class Layer(nn.Module):
-    """A layer that computes what a function says."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, images):
-        return self.function(images)
 
 
 @pytest.mark.parametrize(

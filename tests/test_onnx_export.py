@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from shared import Layer
 from torch import nn
 
 from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
@@ -57,17 +58,6 @@ class Own(LayerFeatureProvider):
 class Text(Own):
     def example_input(self, batch_size=1):
         return torch.zeros(batch_size, 7, dtype=torch.long)
-
-
-class Layer(nn.Module):
-    """A layer that computes what a function says."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, images):
-        return self.function(images)
 
 
 @pytest.mark.parametrize(

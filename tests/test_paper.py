@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shared import PAPER_SAVINGS
 
 from leapcore import Distiller, load_spec
 from leapcore.core.duration import RunLength
@@ -24,15 +25,6 @@ STUDENTS = {
     "vitt14": {"depth": 12, "width": 192, "parameters": 5_501_376},
 }
 HEADS = {"vits14": 6, "vitt14": 3}
-
-# Computed before the script was written, without the projector.
-EXPECTED = {
-    1: (18.3, 36.7, 53.7, 63.5, 69.3, 73.2, 81.1),
-    8: (12.4, 24.8, 37.2, 47.0, 52.9, 56.8, 64.6),
-    14: (8.3, 16.5, 24.8, 32.9, 38.8, 42.7, 50.5),
-    20: (4.9, 9.9, 14.8, 19.7, 24.7, 28.6, 36.4),
-    25: (2.8, 5.6, 8.5, 11.3, 14.1, 16.9, 24.7),
-}
 
 
 @pytest.fixture
@@ -121,7 +113,7 @@ def test_the_models_have_the_papers_shapes(empty_data, run):
 
 
 def test_the_script_finds_the_savings_computed_before(script):
-    for start, row in EXPECTED.items():
+    for start, row in PAPER_SAVINGS.items():
         found = [script.saving(start, limit) for limit in script.LIMITS]
         # Both sides are rounded, and the projector that the script adds costs up to 0.04 points.
         assert found == pytest.approx(row, abs=0.1), start

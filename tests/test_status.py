@@ -197,6 +197,8 @@ def _tail(folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert tail.stdout.readline() == "step  30  kNN accuracy 70.00%\n"
     return tail

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -18,6 +17,7 @@ from rich.text import Text
 from leapcore.bench.folder import BenchFolder, State
 from leapcore.bench.matrix import Cell
 from leapcore.engine.results import METRICS, SUMMARY
+from leapcore.listeners.lines import clock
 from leapcore.report.reading import json_object, last_json_lines
 
 _MARKS = {
@@ -147,7 +147,7 @@ class Board:
         text = f"{counts[State.FINISHED]} of {len(self._cells)} cells finished, {counts[State.FAILED]} failed"
         if done:
             rate = (time.monotonic() - self._started) / done
-            left = timedelta(seconds=round(rate * len(self._open)))
+            left = clock(rate * len(self._open))
             text += f"; {len(self._open)} to do, about {left} left"
         return Text(text)
 

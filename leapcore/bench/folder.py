@@ -14,11 +14,12 @@ from leapcore.engine.lock import FolderLock
 from leapcore.engine.results import SPEC, status
 from leapcore.errors import LeapcoreError, OutputError
 from leapcore.files import write_whole
+from leapcore.report.reading import MATRIX
 from leapcore.section import flat
 from leapcore.spec import Spec
 from leapcore.spec_file import load_spec
 
-MATRIX, BENCH = "matrix.json", "bench.yaml"
+BENCH = "bench.yaml"
 
 # What may differ between the runs of one matrix, since it changes no result.
 _FREE = ("engine", "checkpoint", "cache", "data.workers", "data.root", "train.log_every")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from leapcore.cli.common import Overrides, console
+from leapcore.cli.common import Overrides, console, plain
 from leapcore.errors import BenchError, SpecError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _close(terminal: Console, folder: BenchFolder, cells: Sequence[Cell], mine: 
     from leapcore.bench.folder import State
     from leapcore.report.writing import write
 
-    terminal.print(f"report: {write(folder.path).page}", markup=False, highlight=False, soft_wrap=True)
+    plain(terminal, f"report: {write(folder.path).page}")
     states = {cell.name: folder.state(cell) for cell in cells}
     failed = [cell.name for cell in mine if states[cell.name] is State.FAILED]
     if failed:

@@ -66,6 +66,11 @@ def console() -> Console:
     return Console(width=width, quiet=place().rank > 0)
 
 
+def plain(terminal: Console, text: str, style: str = "") -> None:
+    """A line as it is: one line, however long, in which nothing is markup."""
+    terminal.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def fail(error: LeapcoreError) -> NoReturn:
     """End with an error's cause and remedy; what all processes of a run raise is told by the first one."""
     here = place()

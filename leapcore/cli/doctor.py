@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leapcore._version import __version__
-from leapcore.cli.common import console
+from leapcore.cli.common import console, plain
 from leapcore.errors import OutputError
 
 if TYPE_CHECKING:
@@ -54,21 +54,21 @@ def _examined(terminal: Console | None) -> Found:
     if terminal is None:
         return dict(examine(CHECKS))
     python = f"Python {platform.python_version()} ({sys.executable})"
-    _print(terminal, f"leapcore {__version__}, {python}, {platform.platform()}")
+    plain(terminal, f"leapcore {__version__}, {python}, {platform.platform()}")
     found: Found = {}
     with terminal.status("looking"):
         for name, findings in examine(CHECKS):
             found[name] = findings
             _tell(terminal, name, findings)
-    _print(terminal, _sum(found))
+    plain(terminal, _sum(found))
     return found
 
 
 def _tell(terminal: Console, name: str, findings: list[Finding]) -> None:
     for finding in findings:
-        _print(terminal, f"{finding.state:<8} {name:<14} {finding.said}", _STYLES[finding.state])
+        plain(terminal, f"{finding.state:<8} {name:<14} {finding.said}", _STYLES[finding.state])
         if finding.remedy:
-            _print(terminal, f"{'':23} -> {finding.remedy}")
+            plain(terminal, f"{'':23} -> {finding.remedy}")
 
 
 def _sum(found: Found) -> str:
@@ -77,7 +77,3 @@ def _sum(found: Found) -> str:
     if problems:
         return f"{problems} to mend before a run can work, {warnings} to look at"
     return f"runs can work; {warnings} to look at" if warnings else "all is well"
-
-
-def _print(terminal: Console, text: str, style: str = "") -> None:
-    terminal.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

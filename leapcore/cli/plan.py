@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from leapcore.cli.common import Overrides, Source, console
+from leapcore.cli.common import Overrides, Source, console, plain
 from leapcore.errors import OutputError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def plan(
         from leapcore.plan.costs import Costs
         from leapcore.plan.document import document
         from leapcore.plan.parts import planned
-        from leapcore.plan.terminal import show
+        from leapcore.report.terminal import show
 
         costs = Costs(planned(spec))
     measured = _probed(costs) if probe else None
@@ -54,7 +54,7 @@ def plan(
         from leapcore.report.page import page
 
         written = write_whole(output, page(found).encode())
-        terminal.print(f"\npage: {written}", markup=False, highlight=False, soft_wrap=True)
+        plain(terminal, f"\npage: {written}")
 
 
 def _probed(costs: Costs) -> Probe:

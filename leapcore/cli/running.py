@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leapcore.cli.common import console, load
+from leapcore.cli.common import console, load, plain
 from leapcore.cli.noise import library_noise
 from leapcore.processes import place
 
@@ -49,7 +49,7 @@ def _run_quietly(spec: Spec, folder: Path, **how: Any) -> None:
     screen = QuietListener(console())
     done = _run(spec, folder, [screen], **how)
     if not screen.told:  # it was finished before
-        console().print(closing_line(done), markup=False, highlight=False, soft_wrap=True)
+        plain(console(), closing_line(done))
 
 
 def _run_shown(spec: Spec, folder: Path, overrides: Sequence[str], verbose: bool, **how: Any) -> None:

@@ -7,13 +7,12 @@ import math
 import time
 from collections import deque
 from contextlib import closing, suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leapcore.cli.common import console
+from leapcore.cli.common import console, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,7 +87,7 @@ def _show(terminal: Console, run: LiveRun) -> None:
 
 
 def _facts(run: LiveRun) -> dict[str, str]:
-    from leapcore.listeners.lines import evaluation
+    from leapcore.listeners.lines import clock, evaluation
 
     epoch, checkpoint, left = run.figures.get("epoch"), run.checkpoint, run.seconds_left
     return {
@@ -96,7 +95,7 @@ def _facts(run: LiveRun) -> dict[str, str]:
         "target": run.course.targets(run.targets) if run.targets else "",
         "figures": run.course.figures(run.figures),
         "accuracy": evaluation(run.accuracy),
-        "left": "" if left is None else f"about {_span(left)} of training",
+        "left": "" if left is None else f"about {clock(left)} of training",
         "updated": _ago(run.updated),
         "checkpoint": f"{checkpoint[0]}, {_ago(checkpoint[1])}" if checkpoint else "none yet",
         "runs as": run.holder,
@@ -122,6 +121,8 @@ def _table(runs: list[LiveRun], width: int) -> Any:
 
 
 def _cells(run: LiveRun) -> dict[str, str]:
+    from leapcore.listeners.lines import clock
+
     loss, knn, left, total = (
         run.figures.get("loss"),
         run.accuracy.get("knn"),
@@ -135,7 +136,7 @@ def _cells(run: LiveRun) -> dict[str, str]:
         "alignment": run.course.alignment(run.figures),
         "loss": "" if loss is None else f"{loss:.3g}",
         "kNN": "" if knn is None else f"{knn:.1%}",
-        "left": "" if left is None else _span(left),
+        "left": "" if left is None else clock(left),
         "updated": _ago(run.updated),
     }
 
@@ -143,10 +144,6 @@ def _cells(run: LiveRun) -> dict[str, str]:
 def _progress(run: LiveRun) -> str:
     total = run.course.total_steps
     return f"{run.step:,}/{total:,} ({run.step / total:.0%})" if total else f"{run.step:,}"
-
-
-def _span(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _ago(seconds: float | None) -> str:
@@ -197,7 +194,7 @@ def _tell(terminal: Console, run: LiveRun, line: dict[str, Any]) -> None:
         text = f"{place}  {course.figures(line, brief=terminal.width < _WIDE)}"
     else:
         text = f"{course.step(line['step'])}  {evaluation(line)}"
-    terminal.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    plain(terminal, text, style)
 
 
 def _end(terminal: Console, run: LiveRun) -> None:
@@ -205,6 +202,4 @@ def _end(terminal: Console, run: LiveRun) -> None:
 
     told = evaluation(run.accuracy)
     text = f"{run.folder}: {run.state}" + (f", {told}" if told else "")
-    terminal.print(
-        text, style=_STYLES.get(run.state, "yellow"), markup=False, highlight=False, soft_wrap=True
-    )
+    plain(terminal, text, _STYLES.get(run.state, "yellow"))

@@ -14,9 +14,8 @@ from leapcore.engine import lock
 from leapcore.engine.results import METRICS, START, SUMMARY
 from leapcore.errors import ReportError
 from leapcore.listeners.lines import Course
-from leapcore.report.reading import json_object, last_json_lines, text
+from leapcore.report.reading import MATRIX, json_object, last_json_lines, text
 
-MATRIX = "matrix.json"
 _MARKS = (METRICS, SUMMARY, lock.NAME)  # one of them makes a folder a run's; a spec may be the user's own
 _RECENT = 10  # lines of figures that tell how fast a run is now
 

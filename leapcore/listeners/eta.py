@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from rich.progress import ProgressColumn, Task
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from leapcore.core.forecast import StepTimes
 from leapcore.events import RunStart, figure_name
+from leapcore.listeners.lines import clock
 
 
 class EtaColumn(ProgressColumn):
@@ -53,11 +53,7 @@ class EtaColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """``ETA 0:01:40``, counted down between two reports; at the end ``took 0:03:20``."""
         if task.finished:
-            return Text(f"took {_clock(task.finished_time or 0.0)}", style="progress.elapsed")
+            return Text(f"took {clock(task.finished_time or 0.0)}", style="progress.elapsed")
         left = self._left - (time.monotonic() - self._told)
-        told = "-:--:--" if math.isnan(left) else _clock(max(0.0, left))
+        told = "-:--:--" if math.isnan(left) else clock(max(0.0, left))
         return Text(f"ETA {told}", style="progress.remaining")
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

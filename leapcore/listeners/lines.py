@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from leapcore.events import figure_name
@@ -86,6 +87,11 @@ class Course:
         saved = event.get("flops_saved")
         told = "" if saved is None else f"saved {saved:.1%}"
         return f"{self.step(event['step'])}  {moved}  {reason:<37}  {told}".rstrip()
+
+
+def clock(seconds: float) -> str:
+    """``0:01:40``."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def evaluation(metrics: Mapping[str, Any]) -> str:

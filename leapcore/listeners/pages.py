@@ -12,8 +12,8 @@ from leapcore.hookspecs import hookimpl
 from leapcore.processes import place
 
 
-class ReportPage:
-    """``report.html``: what the run achieved, finished or not.
+class _InFolder:
+    """Writes into a run's folder.
 
     Args:
         folder: The run's.
@@ -21,6 +21,10 @@ class ReportPage:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+
+class ReportPage(_InFolder):
+    """``report.html``: what the run achieved, finished or not."""
 
     @hookimpl
     def leapcore_run_finished(self, report: RunReport) -> None:
@@ -35,15 +39,8 @@ class ReportPage:
             write_page(run_document(Run(self._folder)), self._folder)
 
 
-class ModelCard:
-    """``student/README.md``: what the student is, what it achieved and how it is loaded.
-
-    Args:
-        folder: The run's.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+class ModelCard(_InFolder):
+    """``student/README.md``: what the student is, what it achieved and how it is loaded."""
 
     @hookimpl
     def leapcore_run_finished(self, report: RunReport) -> None:

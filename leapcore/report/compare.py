@@ -16,7 +16,7 @@ from leapcore.report.files import write_whole
 from leapcore.report.numbers import counted, flops, percent, seconds, signed
 from leapcore.report.page import page
 from leapcore.report.results import accuracy, is_bench, training_seconds
-from leapcore.report.runs import MARKS, Run
+from leapcore.report.runs import MARKS, Run, is_run
 from leapcore.report.settings import differences
 from leapcore.report.shared import (
     AVERAGED,
@@ -168,7 +168,7 @@ def _require_run(folder: Path) -> None:
             f"folder '{folder}' holds a bench, not a run",
             f"leapcore report {folder} compares its methods; or name runs in {folder / 'runs'}.",
         )
-    if not any((folder / name).is_file() for name in MARKS):
+    if not is_run(folder):
         raise ReportError(
             f"folder '{folder}' holds no run ({', '.join(MARKS)})", "Name the --output of leapcore run."
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+MATRIX = "matrix.json"  # makes a folder a benchmark's
 _CHUNK = 65536  # bytes at the end of a file of JSON lines, which hold the last of each kind
 
 

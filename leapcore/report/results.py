@@ -15,11 +15,9 @@ from pydantic import Field
 
 from leapcore.errors import ReportError
 from leapcore.report.files import write_whole
-from leapcore.report.reading import json_object, text
+from leapcore.report.reading import MATRIX, json_object, text
 from leapcore.report.records import Record, as_record
 from leapcore.report.runs import Run
-
-MATRIX = "matrix.json"
 
 
 class CellPlan(Record):

@@ -121,7 +121,7 @@ class Run:
         """finished, failed, interrupted, unfinished (it runs, or was killed) or not begun."""
         if self.summary.status in ("finished", "failed", "interrupted"):
             return self.summary.status
-        return "unfinished" if any((self.folder / name).exists() for name in MARKS) else "not begun"
+        return "unfinished" if is_run(self.folder) else "not begun"
 
     @property
     def name(self) -> str:
@@ -239,3 +239,8 @@ class Run:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run wrote in a folder."""
+    return any((folder / name).is_file() for name in MARKS)

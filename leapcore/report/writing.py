@@ -13,7 +13,7 @@ from leapcore.report.markdown import markdown
 from leapcore.report.page import page
 from leapcore.report.results import is_bench, read, write_rows
 from leapcore.report.run_report import run_document
-from leapcore.report.runs import MARKS, Run
+from leapcore.report.runs import MARKS, Run, is_run
 
 PAGE, MARKDOWN = "report.html", "report.md"
 
@@ -54,7 +54,7 @@ def _document(folder: Path) -> Document:
         raise ReportError(f"'{folder}' is no folder", "Name the folder of a bench or of a run.")
     if is_bench(folder):
         return bench_document(read(folder))
-    if any((folder / name).is_file() for name in MARKS):
+    if is_run(folder):
         return run_document(Run(folder))
     raise ReportError(
         f"folder '{folder}' holds neither a bench (matrix.json) nor a run ({', '.join(MARKS)})",

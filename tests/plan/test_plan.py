@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from shared import PAPER_SAVINGS
 
 from leapcore import load_spec, run
 from leapcore.core.forecast import Stay
@@ -12,15 +13,6 @@ from leapcore.plan.parts import planned
 from leapcore.plan.probe import Measured, Probe
 from leapcore.plan.scenarios import scenarios
 from leapcore.plan.sizes import trained
-
-# docs/paper.md: savings of the paper's setting in %, by first layer and epochs at each layer.
-PAPER = {
-    1: (18.3, 36.7, 53.7, 63.5, 69.3, 73.2, 81.1),
-    8: (12.4, 24.8, 37.2, 47.0, 52.9, 56.8, 64.6),
-    14: (8.3, 16.5, 24.8, 32.9, 38.8, 42.7, 50.5),
-    20: (4.9, 9.9, 14.8, 19.7, 24.7, 28.6, 36.4),
-    25: (2.8, 5.6, 8.5, 11.3, 14.1, 16.9, 24.7),
-}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +55,7 @@ def test_what_a_cache_spares_is_counted_too(spec_file, tmp_path):
 def test_the_papers_recipe_without_its_files(leapcore_):
     code, out, err = leapcore_("plan", "leap-vits14-imagenet100")
     assert (code, err) == (0, "")
-    for start, row in PAPER.items():
+    for start, row in PAPER_SAVINGS.items():
         (line,) = (
             line for line in out.splitlines() if f" from layer {start} " in line and line.count("│") > 7
         )

@@ -20,22 +20,23 @@ def show(console: Console, document: Document) -> None:
         console.print(f"\n{section.title}", style="bold")
         for block in section.blocks:
             if isinstance(block, Table):
-                console.print(_grid(block))
+                console.print(grid(block))
                 console.print(block.caption, style="dim", markup=False, highlight=False)
             elif isinstance(block, Text):
                 console.print(f"- {block.text}", markup=False, highlight=False)
 
 
-def _grid(table: Table) -> Grid:
-    grid = Grid()
+def grid(table: Table) -> Grid:
+    """A table as rich prints it, figures to the right."""
+    printed = Grid()
     for index, heading in enumerate(table.columns):
-        grid.add_column(Words(heading), justify="left" if index < table.stubs else "right")
+        printed.add_column(Words(heading), justify="left" if index < table.stubs else "right")
     for index, row in enumerate(table.rows):
         if index in table.starts:
-            grid.add_section()
+            printed.add_section()
         shades = [0.0] * table.stubs + list(table.shades[index]) if table.shades else [0.0] * len(row)
-        grid.add_row(*_cells(row, shades))
-    return grid
+        printed.add_row(*_cells(row, shades))
+    return printed
 
 
 def _cells(row: Sequence[str], shades: Sequence[float]) -> list[Words]:
