@@ -144,7 +144,8 @@ class RunReport:
     Attributes:
         name: The run's name.
         folder: Where results are.
-        status: ``"finished"``, ``"interrupted"`` or ``"failed"``.
+        status: ``"finished"``, ``"interrupted"`` or ``"failed"``; ``"trained"`` while only the last
+            evaluations are missing.
         steps: Finished steps.
         accuracy: Top-1 shares in [0, 1]: knn, linear (last epoch), linear_best, linear_top5, teacher_knn, …;
             of retrieval folders easy_map/<name>, easy_mp1/<name>, …

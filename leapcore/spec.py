@@ -199,6 +199,11 @@ class EvaluateSpec(Section):
     )
     teacher: bool = Field(False, description="Evaluate the teacher too, once, for comparison.")
 
+    @property
+    def needs_images(self) -> bool:
+        """Whether anything is measured on the validation images."""
+        return any(when != "never" for when in (self.knn, self.linear, self.cka_map))
+
 
 class Spec(Section):
     """A whole run.

@@ -10,7 +10,6 @@ from pathlib import Path
 from leapcore.bench.matrix import Cell
 from leapcore.bench.spec import BenchSpec
 from leapcore.engine import lock
-from leapcore.engine.lock import FolderLock
 from leapcore.engine.results import SPEC, status
 from leapcore.errors import LeapcoreError, OutputError
 from leapcore.files import write_whole
@@ -114,7 +113,7 @@ class BenchFolder:
         run = self.run(cell)
         if status(run) == "finished":
             return State.FINISHED
-        if _is_locked(run):
+        if lock.holder(run):
             return State.BUSY
         if self.failure(cell).exists():
             return State.FAILED
@@ -159,16 +158,3 @@ def _difference(path: Path, spec: Spec) -> str:
         if before.get(key) != now.get(key) and not free:
             return f"{key}: {before.get(key)}, not {now.get(key)}"
     return ""
-
-
-def _is_locked(run: Path) -> bool:
-    """Whether a process, here or where the file system tells of it, is at work on a run."""
-    if not (run / lock.NAME).exists():
-        return False
-    try:
-        FolderLock(run).release()
-    except OutputError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -65,10 +65,11 @@ class Runner:
                 self._watcher.tick()
                 time.sleep(_PAUSE)
         except KeyboardInterrupt as stop:
-            self._stop()
             kind = Terminated if isinstance(stop, Sigterm) else Interrupted
             done = f"stopped; what was done is in {self._folder.path}"
             raise kind(done, "The same command goes on from there.") from None
+        finally:
+            self._stop()
 
     def _begin(self, cell: Cell) -> None:
         # As late as this: another machine may have finished or begun it in the meantime.

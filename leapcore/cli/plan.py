@@ -50,10 +50,10 @@ def plan(
         found = document(costs, measured, drawings=output is not None)
     show(terminal, found)
     if output is not None:
-        from leapcore.report.files import write_whole
+        from leapcore.report.files import write_report_file
         from leapcore.report.page import page
 
-        written = write_whole(output, page(found).encode())
+        written = write_report_file(output, page(found).encode())
         plain(terminal, f"\npage: {written}")
 
 

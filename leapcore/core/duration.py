@@ -58,7 +58,13 @@ class Duration(NamedTuple):
         return cls(int(match[1]), match[2])
 
     def in_steps(self, steps_per_epoch: int) -> int:
-        """The same length in optimizer steps, if it is not one of time."""
+        """The same length in optimizer steps.
+
+        Raises:
+            ValueError: It is one of time.
+        """
+        if self.unit == "min":
+            raise ValueError(f"{self} is a time, not a number of steps")
         return self.amount * (steps_per_epoch if self.unit == "ep" else 1)
 
     def __str__(self) -> str:

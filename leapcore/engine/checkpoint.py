@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from leapcore.errors import CheckpointError
+from leapcore.files import remove_partial, sync, sync_folder, write_whole
 
 FORMAT = 1
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
@@ -88,6 +88,7 @@ class Checkpoints:
 
         Raises:
             OSError: It cannot be written; nothing of it is left.
+            TypeError, ValueError: Its state cannot be told in JSON; nothing of it is left.
         """
         name = f"step-{step:08}"
         partial = self.folder / (_PARTIAL + name)
@@ -97,9 +98,9 @@ class Checkpoints:
             _write(partial, saved)
             self._remove(name)  # the same step again, after a resume from one before it
             partial.rename(self.folder / name)
-            _synced(self.folder)
-            _write_whole(self.folder / "latest", name)
-        except OSError:
+            sync_folder(self.folder)
+            self.point_at(name)
+        except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         before = [other for other in self.names() if other < name]
@@ -109,7 +110,7 @@ class Checkpoints:
 
     def point_at(self, name: str) -> None:
         """Let ``latest`` name this one."""
-        _write_whole(self.folder / "latest", name)
+        write_whole(self.folder / "latest", name, synced=True)
 
     def _remove(self, name: str) -> None:
         """A kill meanwhile leaves it whole, or what :meth:`clean` removes."""
@@ -120,6 +121,7 @@ class Checkpoints:
 
     def clean(self) -> None:
         """Remove what a kill left half written."""
+        remove_partial(self.folder / "latest")
         for path in self.folder.glob(f"{_PARTIAL}*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -166,7 +168,7 @@ def _write(folder: Path, saved: Checkpoint) -> None:
         files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     state = {"format": FORMAT, "files": files, **saved.state}
     _write_synced(folder / STATE, json.dumps(state).encode())
-    _synced(folder)
+    sync_folder(folder)
 
 
 def _read(folder: Path) -> Checkpoint:
@@ -202,25 +204,7 @@ def _checked(path: Path, told: dict[str, Any]) -> bytes:
     return content
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Replace a small file in one go."""
-    partial = path.with_name(path.name + _PARTIAL)
-    _write_synced(partial, text.encode())
-    partial.replace(path)
-    _synced(path.parent)
-
-
 def _write_synced(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _synced(folder: Path) -> None:
-    """Make sure that the folder's entries are on disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(file)

@@ -93,7 +93,7 @@ def embed(
     index, seen = _layer_index(provider, layer), _Seen(len(images), progress)
     try:
         with open_feature_file(output) as file, evaluating(provider):
-            for batch in seen.noting(_batches(images, wanted, batch_size)):
+            for batch in seen.noting(_told_of(data, _batches(images, wanted, batch_size))):
                 file.write(_rows(provider, batch, index, images))
             seen.require_some()
     except OSError as error:
@@ -144,8 +144,7 @@ def _data(source: str, found: FoundModel, settings: Sequence[str]) -> DataSpec:
     try:
         return DataSpec.model_validate(text.keys)
     except ValidationError as error:
-        remedy = "They are the keys of a spec's data section: leapcore recipes show quickstart"
-        raise spec_error(text, DataSpec, (), error, remedy) from error
+        raise spec_error(text, DataSpec, (), error) from error
 
 
 def _images(source: str, data: DataSpec, split: str) -> Any:
@@ -164,6 +163,14 @@ def _layer_index(provider: LayerFeatureProvider, layer: int | None) -> int:
     if layer is not None and not 1 <= layer <= count:
         raise SpecError(f"there is no layer {layer}: the model has {count}", f"Name 1 to {count}.")
     return count - 1 if layer is None else layer - 1
+
+
+def _told_of(source: str, batches: Iterator[_Read]) -> Iterator[_Read]:
+    """The same batches; an error in reading them is not one in writing."""
+    try:
+        yield from batches
+    except OSError as error:
+        raise DataError(f"'{source}' cannot be read: {error}", "Check its files and the disk.") from error
 
 
 def _batches(images: Any, data: DataSpec, batch_size: int) -> Iterator[_Read]:

@@ -29,7 +29,7 @@ from leapcore.engine.results import (
 )
 from leapcore.errors import CheckpointError, OutputError
 from leapcore.events import RunReport, TargetChange
-from leapcore.files import write_whole
+from leapcore.files import remove_partial, write_whole
 from leapcore.spec import Spec
 
 
@@ -92,7 +92,7 @@ class RunFolder:
         """Undo what a kill left half done; nothing of a run is lost by it."""
         shutil.rmtree(self._dropped, ignore_errors=True)
         for name in FILES:
-            (self.path / f"{name}.tmp").unlink(missing_ok=True)
+            remove_partial(self.path / name)
         metrics, begun = self.path / METRICS, (self.path / SPEC).exists()
         if not begun and metrics.exists() and not metrics.stat().st_size:
             metrics.unlink()  # the very start of a start

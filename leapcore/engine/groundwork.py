@@ -26,7 +26,7 @@ from leapcore.engine.facts import model_facts
 from leapcore.engine.ranks import Ranks
 from leapcore.engine.sources import ImageSplits
 from leapcore.engine.teachers import Teacher
-from leapcore.errors import told_of
+from leapcore.errors import DataError, told_of
 from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.events import ModelFacts
 from leapcore.spec import BackboneSpec, Spec
@@ -103,6 +103,11 @@ def seed_everything(seed: int) -> None:
 
 def _splits(spec: Spec) -> ImageSplits:
     splits = image_splits(spec)
+    if spec.evaluate.needs_images and len(splits.val) == 0:
+        raise DataError(
+            "there are no validation images",
+            "Check data.source and data.val, or evaluate nothing: knn, linear and cka_map: never.",
+        )
     for folder in spec.evaluate.retrieval:  # a fault there is better found before the training than after
         read_ground_truth(Path(folder))
     return splits

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from leapcore.engine.images import Fault
 from leapcore.errors import DataError
 
+_GRACE = 30  # seconds that a worker lives on after SIGTERM
+
 
 class Batch(NamedTuple):
     """A batch, or a process's share of it.
@@ -79,11 +81,17 @@ def loader(dataset: Any, workers: int, seed: int, **options: Any) -> DataLoader[
     return _Loader(
         dataset,
         num_workers=workers,
+        worker_init_fn=_outlive_sigterm,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0 and not isinstance(dataset, IterableDataset),
         generator=torch.Generator().manual_seed(seed),
         **options,
     )
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """A signal to the whole process group, as clusters send it, lets the step under way have its images."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
 
 
 def watched(batches: Iterator[Any], workers: int) -> Iterator[Any]:

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -22,8 +23,7 @@ _FLOCK = "hhqqi"  # Linux's struct flock: type, whence, start, length, process
 def holder(folder: Path) -> str:
     """Who holds a folder's lock, such as ``process 7 on node03``; empty where nobody does.
 
-    Nothing is taken, so that whoever asks gets in nobody's way. Where a system cannot be asked, whoever
-    left the file is taken to be alive.
+    Whoever asks gets in nobody's way. The process that holds the lock must not ask: it would lose it.
     """
     try:
         with (folder / NAME).open() as file:
@@ -33,12 +33,12 @@ def holder(folder: Path) -> str:
 
 
 def _is_held(file: TextIO) -> bool:
-    if not sys.platform.startswith("linux"):
-        return True
-    wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
-        found = fcntl.fcntl(file, fcntl.F_GETLK, wanted)
-    except OSError:  # a file system without locks
+        if not sys.platform.startswith("linux"):  # whose struct is another
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        found = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError:  # it is held, or this is a file system without locks
         return True
     return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
@@ -95,8 +95,7 @@ class FolderLock:
     def release(self) -> None:
         """Let others in; folders that were made for this and are still empty are not left behind."""
         self._path.unlink(missing_ok=True)
-        for folder in self._made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
+        with suppress(OSError):  # which the first that is not empty raises
+            for folder in self._made:
+                folder.rmdir()
         self._file.close()

@@ -287,7 +287,8 @@ class Loop:
 
     def _stop_if_diverged(self, finite: bool) -> None:
         self.nonfinite = 0 if finite else self.nonfinite + 1
-        if self.nonfinite != self.parts.spec.train.nonfinite_steps:
+        limit = self.parts.spec.train.nonfinite_steps
+        if finite or limit == "skip" or self.nonfinite < limit:
             return
         epoch, batch = divmod(self.step - 1, self.parts.batches.steps_per_epoch)
         layers = ", ".join(map(str, self._target_layers().values()))

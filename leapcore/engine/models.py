@@ -53,7 +53,16 @@ def found_model(model: str, family: str | None = None) -> FoundModel:
     if family is None and (student := _student_of_run(path)):
         return student
     wanted = BackboneSpec(backbone=family or family_of(architecture(path)), weights=str(path))
-    return FoundModel(wanted, *_view(json.loads((path / "config.json").read_text()).get("pretrained_cfg")))
+    return FoundModel(wanted, *_view(_config(path).get("pretrained_cfg")))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """What timm's local-dir format tells of a model; empty where there is nothing of the kind."""
+    try:
+        told = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _student_folder(run: Path) -> Path:

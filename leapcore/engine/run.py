@@ -125,31 +125,47 @@ def _loop(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any) -> Loop:
         return Loop(build(spec, tell=tell), hooks)
     ranks.together(lambda: check_changes(saved, spec))
     parts = build(spec, saved, tell)
-    loop, images = Loop(parts, hooks), len(parts.splits.train)  # type: ignore[arg-type]
+    loop, images = Loop(parts, hooks), len(parts.splits.train)
     ranks.together(lambda: check_length(saved, parts.total_steps, images))
     ranks.together(lambda: restore(loop, saved))
     return loop
 
 
 def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -> RunReport:
-    """Whatever ends the training after its first step, the student so far and a summary are written."""
-    parts, ranks = loop.parts, loop.parts.ranks
+    """Whatever ends a run after its first step, the student so far and a summary are written."""
+    parts = loop.parts
     loop.hooks.leapcore_run_started(start=_start(loop, folder))
     if loop.step == 0 and isinstance(parts.spec.evaluate.cka_map, Duration):
         tell_cka_maps(parts, 0, loop.hooks)
     try:
         loop.fit(saver)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         # Processes that fail alone cannot put partitioned weights together.
-        if loop.step and (ranks.size == 1 or parts.spec.engine.zero_stage < 3):
-            loop.hooks.leapcore_run_finished(report=_write_results(loop, folder, status))
+        if loop.step and (parts.ranks.size == 1 or parts.spec.engine.zero_stage < 3):
+            loop.hooks.leapcore_run_finished(report=_write_results(loop, folder, _ended_by(error)))
         raise
     loop.hooks.leapcore_stage(stage="writing the student")
     report = _write_results(loop, folder, "interrupted" if loop.stopped else "trained")
     if loop.stopped:
         loop.hooks.leapcore_run_finished(report=report)
         raise shared(_stopped(loop, folder, saver))
+    try:
+        _evaluate(loop, report)
+        report.status = "finished"
+    except BaseException as error:
+        report.status = _ended_by(error)
+        raise
+    finally:
+        report.time["seconds"] = time.perf_counter() - loop.started
+        folder.write_summary(report)
+        loop.hooks.leapcore_stage(stage="drawing the report")
+        loop.hooks.leapcore_run_finished(report=report)
+    return report
+
+
+def _evaluate(loop: Loop, report: RunReport) -> None:
+    """What is known of the student when its training is over."""
+    parts, ranks = loop.parts, loop.parts.ranks
     if parts.spec.evaluate.cka_map != "never":
         tell_cka_maps(parts, loop.step, loop.hooks)
     loop.hooks.leapcore_stage(stage="evaluating")
@@ -157,11 +173,10 @@ def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -
     report.accuracy = ranks.told_by_first(accuracy)
     if report.accuracy:
         loop.hooks.leapcore_metrics(step=loop.step, metrics=report.accuracy)
-    report.status, report.time["seconds"] = "finished", time.perf_counter() - loop.started
-    folder.write_summary(report)
-    loop.hooks.leapcore_stage(stage="drawing the report")
-    loop.hooks.leapcore_run_finished(report=report)
-    return report
+
+
+def _ended_by(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def _write_results(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport:
@@ -204,8 +219,8 @@ def _start(loop: Loop, folder: RunFolder | Elsewhere) -> RunStart:
         steps_per_epoch=parts.batches.steps_per_epoch,
         teachers=parts.teacher_facts,
         student=parts.student_facts,
-        train_images=len(parts.splits.train),  # type: ignore[arg-type]
-        val_images=len(parts.splits.val),  # type: ignore[arg-type]
+        train_images=len(parts.splits.train),
+        val_images=len(parts.splits.val),
         step=loop.step,
         targets={teacher.name: teacher.scheduler.target + 1 for teacher in parts.teachers},
         forecast=forecast(parts.teachers, parts.student_macs),

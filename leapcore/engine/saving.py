@@ -100,7 +100,7 @@ def snapshot(loop: Loop) -> Checkpoint:
         "student": parts.student_spec.model_dump(mode="json"),
         "step": loop.step,
         "run": loop.run,
-        "images": {"train": len(parts.splits.train)},  # type: ignore[arg-type]
+        "images": {"train": len(parts.splits.train)},
         "ranks": parts.ranks.size,
         "seconds": loop.seconds,
         "wall_seconds": time.perf_counter() - loop.started,

@@ -123,5 +123,5 @@ def _check_alike(spec: Spec, laid: Groundwork, ranks: Ranks) -> None:
     """All processes must have been started alike, and see the same files."""
     facts = {f"the spec's {key}": value for key, value in flat(spec.model_dump(mode="json"))}
     facts |= {f"the weights of teacher '{t.name}'": t.fingerprint for t in laid.teachers if ranks.size > 1}
-    images = len(laid.splits.train)  # type: ignore[arg-type]
+    images = len(laid.splits.train)
     ranks.check_alike({"leapcore's version": __version__, "the number of training images": images, **facts})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 from torch.utils.data import Dataset
@@ -14,8 +14,13 @@ from leapcore.errors import DataError, did_you_mean
 from leapcore.files import class_folders, image_folder
 from leapcore.spec import DataSpec
 
-Images = Dataset[Any]
-"""Yields (image of PIL or a file's bytes, label); has a length, and an index unless it is a stream."""
+
+class Images(Protocol):
+    """A torch data set of (image of PIL or a file's bytes, label), with an index unless it is a stream."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
 
 # Of these sets, timm takes any split but the one for training as the test images, misspelt ones too.
 _TWO_SPLITS = {

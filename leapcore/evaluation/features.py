@@ -11,6 +11,7 @@ from torch import Tensor
 
 from leapcore.core.features import LayerFeatures
 from leapcore.core.provider import LayerFeatureProvider
+from leapcore.errors import DataError
 
 
 class Features(NamedTuple):
@@ -36,6 +37,9 @@ def extract_features(
         provider: The backbone; its mode is the same afterwards.
         batches: Images (B, 3, H, W), as bytes or as floats in [0, 1], and labels (B,).
         device: Where to compute; where the backbone is if None.
+
+    Raises:
+        DataError: There is no image.
     """
     device = device or next(provider.parameters()).device
     vectors, labels = [], []
@@ -43,6 +47,8 @@ def extract_features(
         for pixels, batch_labels in batches:
             vectors.append(pooled_features(provider, pixels, device, len(provider.layers) - 1))
             labels.append(batch_labels.to(device))
+    if not labels:
+        raise DataError("there is no image to evaluate on", "Check data.source, data.train and data.val.")
     return Features(torch.cat(vectors), torch.cat(labels))
 
 

@@ -11,7 +11,8 @@ from leapcore.events import CkaMap, RunStart, TargetChange
 from leapcore.files import write_whole
 from leapcore.hookspecs import hookimpl
 
-_NOT_TOLD = ("spec", "folder", "forecast")  # in spec.yaml; known to who reads; good for this process alone
+# In spec.yaml; known to who reads; good for this process alone; told by listeners that come later.
+_NOT_TOLD = ("spec", "folder", "forecast", "links")
 
 
 class StartFile:

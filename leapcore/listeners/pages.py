@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +10,8 @@ from pathlib import Path
 from leapcore.events import RunReport
 from leapcore.hookspecs import hookimpl
 from leapcore.processes import place
+
+logger = logging.getLogger(__name__)
 
 
 class _InFolder:
@@ -60,4 +62,4 @@ def _only_warned(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        warnings.warn(f"leapcore: {path} was not written: {error}", stacklevel=4)
+        logger.warning("%s was not written: %s", path, error)

@@ -75,7 +75,7 @@ def planned(spec: Spec) -> Parts:
 def training_images(spec: Spec) -> tuple[int | None, str]:
     """How many training images there are, and if that is not known, why."""
     try:
-        return len(image_splits(spec).train), ""  # type: ignore[arg-type]
+        return len(image_splits(spec).train), ""
     except DataError as error:
         return spec.data.train_images, "" if spec.data.train_images else error.cause
 

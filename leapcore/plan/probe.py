@@ -14,7 +14,7 @@ from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.engine.loop import Loop
 from leapcore.engine.setup import build
 from leapcore.engine_spec import CacheSpec
-from leapcore.errors import WeightsError
+from leapcore.errors import Interrupted, WeightsError
 from leapcore.files import weights_path
 from leapcore.plan.costs import Costs, Walks
 from leapcore.plan.parts import weightless
@@ -73,6 +73,7 @@ def probe(costs: Costs, told: Callable[[str], None] = lambda text: None) -> Prob
 
     Raises:
         LeapcoreError: The run could not be started.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     told("building")
     parts = build(_untold(costs.parts.spec))
@@ -84,6 +85,8 @@ def probe(costs: Costs, told: Callable[[str], None] = lambda text: None) -> Prob
     loop, found = Loop(parts), _Reports(told, len(places))
     loop.hooks = found
     loop.fit()
+    if loop.stopped:
+        raise Interrupted("stopped while steps were measured; nothing was written")
     batch = costs.parts.spec.train.batch_size
     measured = [_measured(place, found.of(index), batch) for index, place in enumerate(places)]
     return Probe(str(parts.device), measured)

@@ -12,7 +12,7 @@ from leapcore.report.document import Block, Document, Section, Table
 from leapcore.report.figures.curves import flops_unit, over_steps
 from leapcore.report.figures.style import Style, styles
 from leapcore.report.figures.svg import sample
-from leapcore.report.files import write_whole
+from leapcore.report.files import write_report_file
 from leapcore.report.numbers import counted, flops, percent, seconds, signed
 from leapcore.report.page import page
 from leapcore.report.results import accuracy, is_bench, training_seconds
@@ -192,4 +192,4 @@ def write_comparison(found: Comparison, output: Path) -> Path:
     Raises:
         ReportError: It cannot be written.
     """
-    return write_whole(output, page(found.document()).encode())
+    return write_report_file(output, page(found.document()).encode())

@@ -8,7 +8,7 @@ from leapcore import files
 from leapcore.errors import ReportError
 
 
-def write_whole(path: Path, content: bytes) -> Path:
+def write_report_file(path: Path, content: bytes) -> Path:
     """Replace a file by one rename, so that nobody ever reads half of it.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from leapcore.errors import ReportError
-from leapcore.report.files import write_whole
+from leapcore.report.files import write_report_file
 from leapcore.report.reading import MATRIX, json_object, text
 from leapcore.report.records import Record, as_record
 from leapcore.report.runs import Run
@@ -215,9 +215,9 @@ def write_rows(folder: Path) -> list[Path]:
         ReportError: The folder is no bench's, or cannot be written.
     """
     table = rows(read(folder))
-    written = [write_whole(folder / "results.csv", _csv(table).encode())]
+    written = [write_report_file(folder / "results.csv", _csv(table).encode())]
     if (parquet := _parquet(table)) is not None:
-        written.append(write_whole(folder / "results.parquet", parquet))
+        written.append(write_report_file(folder / "results.parquet", parquet))
     return written
 
 

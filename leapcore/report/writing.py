@@ -8,7 +8,7 @@ from pathlib import Path
 from leapcore.errors import ReportError
 from leapcore.report.bench_report import bench_document
 from leapcore.report.document import Document
-from leapcore.report.files import write_whole
+from leapcore.report.files import write_report_file
 from leapcore.report.markdown import markdown
 from leapcore.report.page import page
 from leapcore.report.results import is_bench, read, write_rows
@@ -40,13 +40,13 @@ def write(folder: Path) -> Written:
     document = _document(folder)
     if is_bench(folder):
         write_rows(folder)
-    write_whole(folder / MARKDOWN, markdown(document, PAGE).encode())
+    write_report_file(folder / MARKDOWN, markdown(document, PAGE).encode())
     return Written(write_page(document, folder), document.summary[0])
 
 
 def write_page(document: Document, folder: Path) -> Path:
     """Write ``report.html`` alone."""
-    return write_whole(folder / PAGE, page(document).encode())
+    return write_report_file(folder / PAGE, page(document).encode())
 
 
 def _document(folder: Path) -> Document:

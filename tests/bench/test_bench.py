@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from leapcore.bench.folder import BenchFolder
+from leapcore.bench.runner import Runner
 from leapcore.launch import COMMAND
 
 SPEC = """\
@@ -95,6 +98,22 @@ def test_a_stopped_benchmark_goes_on_where_it_was(bench, tmp_path):
     assert json.loads((run_folder / "summary.json").read_text())["steps"] == 100
     assert steps(run_folder) == list(range(1, 101)), "none was lost, none taken twice"
     assert os.listdir(tmp_path / "bench/toy/logs") == ["vit.narrow.fixed.s0.log"]
+
+
+def test_a_failure_of_the_benchmark_itself_leaves_no_run_at_work(tmp_path, monkeypatch):
+    class FullDisk:
+        def changed(self, cell, state, running):
+            pass
+
+        def tick(self):
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr("leapcore.bench.runner.COMMAND", "import time; time.sleep(60)")
+    (tmp_path / "logs").mkdir()
+    runner = Runner(BenchFolder(tmp_path), 1, FullDisk())
+    with pytest.raises(OSError, match="no space left"):
+        runner.run([SimpleNamespace(name="a")])
+    assert [process.returncode for process in runner._running] == [-signal.SIGTERM]
 
 
 def steps(folder):

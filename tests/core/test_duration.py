@@ -17,6 +17,11 @@ def test_anything_else_is_refused_with_the_forms(text):
         Duration.parse(text)
 
 
+def test_a_time_is_no_number_of_steps():
+    with pytest.raises(ValueError, match="10min is a time"):
+        Duration.parse("10min", minutes=True).in_steps(100)
+
+
 def test_minutes_are_read_where_they_make_sense():
     assert Duration.parse("10min", minutes=True) == Duration(10, "min")
     assert Duration.parse(Duration(3, "st")) == Duration(3, "st")

@@ -131,6 +131,15 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path, keep
     assert now.load().state["step"] == saved
 
 
+def test_a_state_that_is_no_json_leaves_nothing_behind(tmp_path):
+    now, strange = Checkpoints(tmp_path), checkpoint(2)
+    now.save(1, checkpoint(1), keep=2)
+    strange.state["scheduler"] = {1, 2}
+    with pytest.raises(TypeError):
+        now.save(2, strange, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001"]
+
+
 def start(path, spec, **options):
     """A run's dealings with its folder before its first step."""
     folder = RunFolder(path, **options)
@@ -182,6 +191,14 @@ def test_sigterm_ends_with_143_and_the_resumed_run_is_the_undisturbed_one(tmp_pa
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     run(spec, output=tmp_path / "run", resume="auto")
     assert tools.alike(tmp_path / "run", undisturbed)
+
+
+def test_sigterm_to_all_its_processes_lets_a_run_save_itself(tmp_path):
+    command = tools.Command(tmp_path / "run", "data.workers=1", before=os.setsid)
+    assert command.until(lambda: tools.newest(tmp_path / "run"), pause=0.02)
+    os.killpg(command.process.pid, signal.SIGTERM)
+    assert command.code(60) == 143
+    assert command.says("stopped after", "with the same command and --resume")
 
 
 def test_sigterm_before_the_first_step_leaves_nothing_behind(tmp_path):

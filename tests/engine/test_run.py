@@ -12,10 +12,12 @@ from leapcore import hookimpl, load_spec, run
 from leapcore.compat import import_timm
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.lr import RestartingCosine
+from leapcore.engine.components import image_splits
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.loop import Loop
 from leapcore.engine.setup import build
-from leapcore.errors import DivergedError, Interrupted, OutputError, ResourceError, SpecError
+from leapcore.engine.sources import ImageSplits
+from leapcore.errors import DataError, DivergedError, Interrupted, OutputError, ResourceError, SpecError
 from leapcore.events import TargetChange
 from leapcore.export import export_student
 from leapcore.listeners.console import ConsoleListener
@@ -364,10 +366,20 @@ def test_ctrl_c_in_the_final_evaluation_loses_only_the_accuracy(tmp_path, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr("leapcore.engine.run.final_accuracies", stop)
+    spec, recorder = load_spec("quickstart", [*SHORT, "train.duration=2st"]), Recorder()
     with pytest.raises(Interrupted, match=r"after the last step; the student is trained"):
-        run(load_spec("quickstart", [*SHORT, "train.duration=2st"]), output=tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "trained"
+        run(spec, output=tmp_path / "run", listeners=[recorder])
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
     assert (tmp_path / "run" / "student" / "model.safetensors").exists()
+    assert recorder.reports[0].status == "interrupted"
+
+
+def test_missing_validation_images_are_told_before_the_training(tmp_path, monkeypatch):
+    found = image_splits(load_spec("quickstart"))
+    monkeypatch.setattr("leapcore.engine.groundwork.image_splits", lambda spec: ImageSplits(found.train, []))
+    with pytest.raises(DataError, match="there are no validation images"):
+        run(load_spec("quickstart", SHORT), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_failure_in_mid_run_keeps_the_student(tmp_path):

@@ -78,6 +78,18 @@ def test_a_probe_and_a_page(leapcore_):
     assert "--shade: " in text
 
 
+def test_a_stopped_probe_gives_no_plan(leapcore_, monkeypatch):
+    def stopped(loop):
+        loop.stopped = 2
+
+    monkeypatch.setattr("leapcore.engine.loop.Loop.fit", stopped)
+    code, out, err = leapcore_("plan", "spec.yaml", "--probe", "--output", "plan.html")
+    assert code == 130
+    assert "stopped while steps were measured; nothing was written" in err
+    assert "FLOPs" not in out
+    assert not Path("plan.html").exists()
+
+
 def test_the_expected_time_is_a_line_over_flops(quickstart):
     places = [{"teacher": layer} for layer in (0, 5, 11)]
     took = [Measured(place, 0.1 + 1e-9 * quickstart.step(place), 0.0, None) for place in places]

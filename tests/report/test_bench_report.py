@@ -219,4 +219,4 @@ def test_rows_replace_the_file_whole(tmp_path):
     (folder / "results.csv").write_text("old")
     write_rows(folder)
     assert (folder / "results.csv").read_text().startswith("name,teacher,student,method,seed,")
-    assert not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".*"))
