@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from leapcore import FlopsLedger, Projector, linear_cka
 from leapcore.core.schedulers import CkaScheduler
-from leapcore.engine.views import seeded_view, training_view
+from leapcore.engine.data.views import seeded_view, training_view
 from leapcore.spec import AugmentSpec
 
 IMAGES, TOKENS, WIDTH, BLOCKS = 64, 64, 192, 12

@@ -27,8 +27,8 @@ import torch.nn.functional as F
 
 from leapcore import create_timm_model
 from leapcore.compat import import_timm
-from leapcore.engine.data import TrainingBatches, evaluation_batches
-from leapcore.export import export_timm
+from leapcore.engine.data.batches import TrainingBatches, evaluation_batches
+from leapcore.export.student import export_timm
 from leapcore.plugins import installed_plugins
 from leapcore.spec import AugmentSpec, DataSpec
 

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from leapcore.core.schedulers import DifficultyScheduler
     from leapcore.curricula import build_scheduler
     from leapcore.engine.components import image_splits
-    from leapcore.engine.data import evaluation_batches
+    from leapcore.engine.data.batches import evaluation_batches
+    from leapcore.engine.data.sources import ImageSplits
     from leapcore.engine.evaluate import evaluate_model
     from leapcore.engine.run import run
-    from leapcore.engine.sources import ImageSplits
     from leapcore.errors import LeapcoreError
     from leapcore.evaluation.features import Features, extract_features
     from leapcore.evaluation.knn import knn_accuracy
     from leapcore.evaluation.linear_probe import linear_probe
     from leapcore.events import RunReport
-    from leapcore.export import export_student
+    from leapcore.export.student import export_student
     from leapcore.hookspecs import hookimpl
     from leapcore.spec import Spec
     from leapcore.spec_file import load_spec

@@ -28,10 +28,10 @@ def leapcore_register_losses(registry: Registry) -> None:
 @hookimpl
 def leapcore_register_datasets(registry: Registry) -> None:
     """Folders, the embedded digits, and every other source that timm reads."""
-    registry.register("folder", "leapcore.engine.sources:folder")
-    registry.register("digits", "leapcore.engine.sources:digits")
+    registry.register("folder", "leapcore.engine.data.sources:folder")
+    registry.register("digits", "leapcore.engine.data.sources:digits")
     for prefix in ("hfds", "hfids", "wds", "torch"):
-        registry.register(prefix, "leapcore.engine.sources:from_timm")
+        registry.register(prefix, "leapcore.engine.data.sources:from_timm")
 
 
 @hookimpl

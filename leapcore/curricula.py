@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from leapcore.core.duration import RunLength
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.errors import SpecError
-from leapcore.faults import problems_of
 from leapcore.options import checked_options, options_model
 from leapcore.plugins import installed_plugins
+from leapcore.spec.problems import problems_of
 
 
 def build_scheduler(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from leapcore.cores import cores_each
 from leapcore.errors import RanksError
 
 # As the command `leapcore` does it: `python -m` would import from the current folder first.
@@ -41,8 +42,7 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
 
     # It reports each failure with tables and tracebacks; the processes say themselves what is wrong.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores_each(processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, Field, create_model
 
 from leapcore.errors import PluginError
-from leapcore.section import Section
+from leapcore.spec.section import Section
 
 # "    name: What it is." in a Google-style docstring, with the lines that go on further to the right.
 _ARGUMENT = re.compile(r"^ {4}(\w+)[^:\n]*: (.+(?:\n {5,}.+)*)", re.MULTILINE)

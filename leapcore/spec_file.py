@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from ruamel.yaml.comments import CommentedMap
 
 from leapcore.errors import SpecError, UnknownNameError
-from leapcore.faults import KeyPath
 from leapcore.files import ground_truth_path, image_folder, weights_path
 from leapcore.options import options_model, plain_options
 from leapcore.plugins import installed_plugins
 from leapcore.registry import Factory
 from leapcore.spec import BackboneSpec, CurriculumSpec, Spec
+from leapcore.spec.problems import KeyPath
 from leapcore.spec_text import SpecText, override, read_text, spec_error
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from leapcore.errors import LeapcoreError, SpecError, did_you_mean
-from leapcore.faults import KEYS, KeyPath, problems_of
 from leapcore.recipes import recipe_names, recipe_text
+from leapcore.spec.problems import KEYS, KeyPath, problems_of
 
 # Python's own errors come from values such as 2024-13-45, or from a thousand brackets.
 NOT_YAML = (YAMLError, ValueError, RecursionError)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from leapcore import cores as cores_
 from leapcore.doctor import devices, packages, surroundings
 from leapcore.doctor.checks import CHECKS
 from leapcore.doctor.finding import Check, Finding, examine, look, worst
@@ -259,10 +260,10 @@ def test_threads_against_cores(monkeypatch, count, cores, state, remedy):
 )
 def test_a_containers_share_of_the_cores(monkeypatch, files, cores):
     monkeypatch.setattr(
-        devices, "_text", lambda path: files.get(str(path).removeprefix("/sys/fs/cgroup/"), "")
+        cores_, "_text", lambda path: files.get(str(path).removeprefix("/sys/fs/cgroup/"), "")
     )
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert devices.usable_cores() == (cores or allowed)
+    assert cores_.usable_cores() == (cores or allowed)
 
 
 @pytest.mark.parametrize(("free", "state"), [(0.06, "warning"), (20, "ok")])

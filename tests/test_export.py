@@ -24,11 +24,11 @@ from leapcore import (
     load_weights,
 )
 from leapcore.errors import OutputError
-from leapcore.model_card import write_model_card
+from leapcore.export.model_card import write_model_card
+from leapcore.export.torchscript import METADATA, export_torchscript
 from leapcore.plugins import installed_plugins
 from leapcore.report.card import Moment
 from leapcore.report.runs import Run
-from leapcore.torchscript_export import METADATA, export_torchscript
 
 PAGE = Path(__file__).parents[1] / "docs/export.md"
 

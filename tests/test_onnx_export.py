@@ -9,9 +9,9 @@ from torch import nn
 
 from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
 from leapcore.errors import OutputError
-from leapcore.onnx_export import export_onnx
+from leapcore.export.onnx import export_onnx
+from leapcore.export.tracing import LARGEST_DEVIATION
 from leapcore.plugins import installed_plugins
-from leapcore.tracing import LARGEST_DEVIATION
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,10 +8,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
-from leapcore import LeapcoreError, load_spec
+from leapcore import LeapcoreError, load_spec, run_files
 from leapcore.bench.matrix import merged
 from leapcore.bench.spec import load_bench
-from leapcore.engine import results
 from leapcore.plugins import Plugins, installed_plugins
 from leapcore.recipes import recipe_names, recipe_text
 from leapcore.schema.build import bench_schema, run_schema
@@ -160,7 +159,7 @@ def test_every_key_is_described(run, bench):
 
 
 def test_the_page_tells_of_every_file_that_a_run_writes():
-    assert all(f"`{name}" in PAGE for name in (*results.FILES, *results.FOLDERS))
+    assert all(f"`{name}" in PAGE for name in (*run_files.FILES, *run_files.FOLDERS))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.split(":")[0])

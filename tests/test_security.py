@@ -28,9 +28,9 @@ from torch import nn
 
 from leapcore import create_timm_model, load_spec, load_weights, run
 from leapcore.backbones import build_backbone
-from leapcore.engine.data import evaluation_batches
+from leapcore.engine.data.batches import evaluation_batches
+from leapcore.engine.data.sources import folder, from_timm
 from leapcore.engine.evaluate import load_model
-from leapcore.engine.sources import folder, from_timm
 from leapcore.errors import DataError, LeapcoreError, SpecError, WeightsError
 from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.files import weights_path
@@ -460,8 +460,8 @@ def test_a_folder_that_links_to_itself_is_refused(images):
 
 
 GHOSTSCRIPT = """
-from leapcore.engine.data import evaluation_batches
-from leapcore.engine.sources import folder
+from leapcore.engine.data.batches import evaluation_batches
+from leapcore.engine.data.sources import folder
 from leapcore.spec import DataSpec
 data = DataSpec(source="folder", image_size=16, workers=0)
 list(evaluation_batches(folder(data, "", 0).val, data, 8))

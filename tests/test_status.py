@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from leapcore.engine.following import GrowingLines
-from leapcore.engine.live import LiveRun
 from leapcore.launch import COMMAND
+from leapcore.monitor.following import GrowingLines
+from leapcore.monitor.live import LiveRun
 
 START = {
     "name": "mine",

@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 from leapcore import create_timm_model
 from leapcore.compat import import_timm
 from leapcore.errors import SpecError, UnknownNameError, WeightsError
-from leapcore.export import export_timm
+from leapcore.export.student import export_timm
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 MODEL = "vit_tiny_patch16_224"

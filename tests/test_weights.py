@@ -8,7 +8,7 @@ from torch import nn
 
 from leapcore import load_weights
 from leapcore.errors import WeightsError
-from leapcore.export import export_student, load_line
+from leapcore.export.student import export_student, load_line
 
 
 def _tied():

@@ -10,12 +10,12 @@ from pathlib import Path
 from leapcore.bench.matrix import Cell
 from leapcore.bench.spec import BenchSpec
 from leapcore.engine import lock
-from leapcore.engine.results import SPEC, status
 from leapcore.errors import LeapcoreError, OutputError
 from leapcore.files import write_whole
 from leapcore.report.reading import MATRIX
-from leapcore.section import flat
+from leapcore.run_files import SPEC, status
 from leapcore.spec import Spec
+from leapcore.spec.section import flat
 from leapcore.spec_file import load_spec
 
 BENCH = "bench.yaml"

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from leapcore.bench.folder import BenchFolder, State
 from leapcore.bench.matrix import Cell
+from leapcore.cores import cores_each
 from leapcore.engine.signals import Sigterm
 from leapcore.errors import Interrupted, Terminated
 from leapcore.files import write_whole
@@ -128,7 +129,6 @@ def failure(log: Path, code: int) -> str:
 
 def _environments(jobs: int, gpus: Sequence[str]) -> list[dict[str, str]]:
     """For each of the processes: its share of the cores and its GPU, unless the user says otherwise."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))}
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores_each(jobs)))}
     devices: list[Mapping[str, str]] = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{}]
     return [{**threads, **devices[job % len(devices)]} for job in range(jobs)]

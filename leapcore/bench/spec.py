@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
 from leapcore.errors import SpecError, did_you_mean
-from leapcore.section import Name, Section
 from leapcore.spec import BackboneSpec
+from leapcore.spec.section import Name, Section
 from leapcore.spec_text import read_text, spec_error
 
 AXES = ("teachers", "students", "methods")

@@ -103,8 +103,8 @@ def run(
 
 def _start(processes: int, spec: Spec, quiet: bool) -> None:
     """Start this command in so many processes; what does not suit them is told once, not by each."""
-    from leapcore.engine_spec import images_at_once
     from leapcore.launch import launch
+    from leapcore.spec.engine import images_at_once
 
     images_at_once(spec.train.batch_size, spec.engine, processes)
     if not quiet:

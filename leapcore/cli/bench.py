@@ -84,7 +84,7 @@ def _run(
     """Run what is left; whatever ends that, the rows are written."""
     from leapcore.bench.runner import Runner
     from leapcore.engine.signals import raise_at_sigterm
-    from leapcore.report.results import write_rows
+    from leapcore.report.bench_results import write_rows
 
     raise_at_sigterm()
     try:

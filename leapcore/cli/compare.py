@@ -17,7 +17,7 @@ def compare(
     ] = Path("compare.html"),
 ) -> None:
     """Compare runs with the first one, in a table and on a page with their curves; finished or not."""
-    from leapcore.report.compare import compared, write_comparison
+    from leapcore.report.run_comparison import compared, write_comparison
     from leapcore.report.terminal import grid
 
     found = compared(runs)

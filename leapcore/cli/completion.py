@@ -32,7 +32,7 @@ def families(incomplete: str) -> list[str]:
 
 def assignments(context: typer.Context, incomplete: str) -> list[str]:
     """``key=value`` for all keys, with the values of the spec that is named, to be changed."""
-    from leapcore.section import flat
+    from leapcore.spec.section import flat
 
     # An argument is not among the parameters yet, since --set lacks its value.
     spec = _spec(context.params.get("spec") or next(iter(context.args), "quickstart"))

@@ -17,7 +17,7 @@ from leapcore.cli.common import console, plain
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from leapcore.engine.live import LiveRun
+    from leapcore.monitor.live import LiveRun
 
 _STYLES = {"finished": "green", "running": "cyan", "starting": "cyan", "failed": "red", "dead": "red"}
 _PAUSE = 0.5  # seconds between two looks at the file
@@ -33,7 +33,7 @@ def status(
     json_: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False,
 ) -> None:
     """Show how far runs are, from their files: of one run all that is known, of several a table."""
-    from leapcore.engine.live import runs_in
+    from leapcore.monitor.live import runs_in
 
     runs = [run for folder in folders for run in runs_in(folder)]
     if json_:
@@ -161,10 +161,10 @@ def tail(
     follow: Annotated[bool, typer.Option(help="Go on as long as the run does.")] = True,
 ) -> None:
     """Show a run's figures and changes of target as they come; Ctrl-C ends this, not the run."""
-    from leapcore.engine.following import GrowingLines
-    from leapcore.engine.live import LiveRun, is_run
-    from leapcore.engine.results import METRICS
     from leapcore.errors import ReportError
+    from leapcore.monitor.following import GrowingLines
+    from leapcore.monitor.live import LiveRun
+    from leapcore.run_files import METRICS, is_run
 
     if not is_run(folder):
         raise ReportError(f"'{folder}' is no folder of a run", "Give one, such as runs/NAME.")

@@ -10,10 +10,11 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from leapcore.cores import usable_cores
 from leapcore.doctor.finding import Finding
+from leapcore.report.reading import text
 
 _BUILDS = "Install the build for your driver: https://pytorch.org/get-started/locally"
-_CGROUP = Path("/sys/fs/cgroup")
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -101,23 +102,6 @@ def threads() -> Iterator[Finding]:
         yield Finding("ok", said)
 
 
-def usable_cores() -> float:
-    """Cores that this process may use: its affinity, and the quota of its control group (a container's)."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([allowed, *_quotas()])
-
-
-def _quotas() -> Iterator[float]:
-    """Cores' worth of time that control groups grant, version 2 and 1."""
-    own = re.search(r"^0::/(.*)$", _text(Path("/proc/self/cgroup")), re.MULTILINE)
-    for folder in {_CGROUP, _CGROUP / (own[1] if own else "")}:
-        if found := re.match(r"(\d+) (\d+)", _text(folder / "cpu.max")):
-            yield int(found[1]) / int(found[2])
-    quota, period = (_text(_CGROUP / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-    if quota.strip().isdigit() and period.strip().isdigit():
-        yield int(quota) / int(period)
-
-
 def _gpu(torch: Any, index: int) -> Finding:
     """Whether a GPU computes, which it does not if torch has no code for its kind."""
     device, name = torch.device("cuda", index), torch.cuda.get_device_name(index)
@@ -155,16 +139,9 @@ def _built_for(torch: Any) -> str:
 
 
 def _driver() -> str:
-    found = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", _text(_DRIVER))
+    found = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", text(_DRIVER))
     return f"driver {found[1]}" if found else "a driver of unknown version"
 
 
 def _found(program: str | None) -> bool:
     return bool(program and shutil.which(program))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError):
-        return ""

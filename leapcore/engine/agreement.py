@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from leapcore.engine.images import Fault, Skipped
+from leapcore.engine.data.images import Fault, Skipped
 from leapcore.engine.ranks import Ranks, shared
 from leapcore.errors import RanksError
 

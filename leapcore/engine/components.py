@@ -17,13 +17,13 @@ from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.core.targets import TARGETS
 from leapcore.curricula import build_scheduler
 from leapcore.engine.costs import embedding_macs, head_macs
+from leapcore.engine.data.sources import ImageSplits
 from leapcore.engine.ranks import Ranks
-from leapcore.engine.sources import ImageSplits
 from leapcore.engine.teachers import Teacher
 from leapcore.errors import PluginError, SpecError
 from leapcore.plugins import installed_plugins
 from leapcore.spec import BackboneSpec, CurriculumSpec, DataSpec, ObjectiveSpec, Spec
-from leapcore.training_spec import OptimizerSpec
+from leapcore.spec.training import OptimizerSpec
 
 
 def build_teacher(

@@ -13,9 +13,9 @@ from leapcore.core.layer_check import uncalled_modules
 from leapcore.engine.compiling import compile_blocks
 from leapcore.engine.optimizers import build_optimizer, peak_lr
 from leapcore.engine.ranks import Ranks, join, shared
-from leapcore.engine_spec import images_at_once
 from leapcore.errors import SpecError, did_you_mean
 from leapcore.spec import Spec
+from leapcore.spec.engine import images_at_once
 
 
 class Engine:

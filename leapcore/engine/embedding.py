@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +12,12 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from leapcore.core.provider import LayerFeatureProvider
+from leapcore.cores import cores_each
 from leapcore.engine.components import backbone, open_images
-from leapcore.engine.data import evaluation_batches, plain_batches
+from leapcore.engine.data.batches import evaluation_batches, plain_batches
+from leapcore.engine.data.image_files import ImageFiles
+from leapcore.engine.data.images import Fault, image_name
 from leapcore.engine.deepspeed import device
-from leapcore.engine.image_files import ImageFiles
-from leapcore.engine.images import Fault, image_name
 from leapcore.engine.models import FoundModel, found_model
 from leapcore.errors import DataError, OutputError, SpecError, UnknownNameError
 from leapcore.evaluation.feature_files import Rows, check_feature_file, open_feature_file
@@ -136,7 +136,7 @@ def _data(source: str, found: FoundModel, settings: Sequence[str]) -> DataSpec:
         "source": "folder" if Path(source).is_dir() else source,
         "image_size": found.image_size,
         "crop": found.crop,
-        "workers": min(4, os.cpu_count() or 1),
+        "workers": min(4, cores_each()),
     }
     text = SpecText("data", CommentedMap(own), set())
     for setting in settings:

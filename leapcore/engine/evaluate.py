@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from leapcore.core.provider import LayerFeatureProvider
+from leapcore.engine.checkpoints.sharded import whole_weights
 from leapcore.engine.components import backbone, image_splits
-from leapcore.engine.data import evaluation_batches
+from leapcore.engine.data.batches import evaluation_batches
+from leapcore.engine.data.sources import ImageSplits
+from leapcore.engine.data.views import evaluation_view
 from leapcore.engine.deepspeed import device
 from leapcore.engine.models import found_model
 from leapcore.engine.setup import Parts
-from leapcore.engine.sharded import whole_weights
-from leapcore.engine.sources import ImageSplits
-from leapcore.engine.views import evaluation_view
 from leapcore.errors import DataError, SpecError
 from leapcore.evaluation.features import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy

@@ -12,14 +12,14 @@ from safetensors import SafetensorError
 
 from leapcore.core.flops import FLOPS_PER_MAC
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.engine.checkpoint import Checkpoint, Checkpoints
+from leapcore.engine.checkpoints.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.components import backbone
-from leapcore.engine.results import EXPORTS
 from leapcore.errors import CheckpointError, OutputError
-from leapcore.export import export_student, load_line
-from leapcore.model_card import write_model_card
+from leapcore.export.model_card import write_model_card
+from leapcore.export.student import export_student, load_line
 from leapcore.report.card import ExportedFile, Moment
 from leapcore.report.runs import Flops, Run
+from leapcore.run_files import CHECKPOINTS, EXPORTS, STUDENT
 from leapcore.spec import BackboneSpec
 
 
@@ -59,14 +59,14 @@ def export_run(
         raise CheckpointError(
             f"'{run}' is no folder of a run", "Give the folder that a run wrote, such as runs/NAME."
         )
-    saved = Checkpoints(run / "checkpoints").load(checkpoint)
+    saved = Checkpoints(run / CHECKPOINTS).load(checkpoint)
     folder = output or run / EXPORTS / saved.path.name
     if output and output.exists() and (output.is_file() or any(output.iterdir())):
         raise OutputError(f"output '{output}' is not empty", "Name a new folder with --output.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent, prefix=".export.") as aside:
-            draft = Path(aside) / "student"
+            draft = Path(aside) / STUDENT
             written = _write(run, saved, draft, formats)
             if output is None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -89,10 +89,10 @@ def _write(run: Path, saved: Checkpoint, folder: Path, formats: Collection[str])
 def _exported(student: LayerFeatureProvider, folder: Path, format_name: str) -> ExportedFile:
     size = student.image_input.size
     if format_name == "onnx":
-        from leapcore.onnx_export import export_onnx
+        from leapcore.export.onnx import export_onnx
 
         return ExportedFile("ONNX", "student.onnx", size, export_onnx(student, folder / "student.onnx"))
-    from leapcore.torchscript_export import export_torchscript
+    from leapcore.export.torchscript import export_torchscript
 
     name = "student.torchscript.pt"
     return ExportedFile("TorchScript", name, size, export_torchscript(student, folder / name))

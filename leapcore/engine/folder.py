@@ -8,28 +8,26 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from leapcore.engine import lock
-from leapcore.engine.checkpoint import Checkpoint, Checkpoints
+from leapcore.engine.checkpoints.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.lock import FolderLock
-from leapcore.engine.results import (
+from leapcore.engine.results import came_before, delete_results, move_results, step_of_skipped
+from leapcore.errors import CheckpointError, OutputError
+from leapcore.events import RunReport, TargetChange
+from leapcore.files import remove_partial, write_whole
+from leapcore.run_files import (
+    BEGUN,
+    CHECKPOINTS,
     CKA_MAPS,
     FILES,
-    MARKS,
+    LOCK,
     METRICS,
     REPORTS,
     SKIPPED,
     SPEC,
     STUDENT,
     SUMMARY,
-    came_before,
-    delete_results,
-    move_results,
     status,
-    step_of_skipped,
 )
-from leapcore.errors import CheckpointError, OutputError
-from leapcore.events import RunReport, TargetChange
-from leapcore.files import remove_partial, write_whole
 from leapcore.spec import Spec
 
 
@@ -52,7 +50,7 @@ class RunFolder:
 
     def __init__(self, path: Path, *, overwrite: bool = False, resume: str | None = None) -> None:
         self.path = path
-        self.checkpoints = Checkpoints(path / "checkpoints")
+        self.checkpoints = Checkpoints(path / CHECKPOINTS)
         self.resumes: str | None = None
         if path.exists() and not path.is_dir():
             raise OutputError(f"output '{path}' is a file", "Name a folder with --output.")
@@ -73,10 +71,10 @@ class RunFolder:
         if resume is not None and (latest or resume != "auto"):
             self.resumes = self._known(latest if resume in ("auto", "latest") else resume)
             return
-        found = {item.name for item in self.path.iterdir()} - {lock.NAME}
+        found = {item.name for item in self.path.iterdir()} - {LOCK}
         if not found:
             return
-        if not all((self.path / name).exists() for name in MARKS):
+        if not all((self.path / name).exists() for name in BEGUN):
             raise OutputError(
                 f"output folder '{self.path}' holds other files, not a run",
                 "Name another folder with --output.",
@@ -246,11 +244,9 @@ class Elsewhere:
         path: The folder.
     """
 
-    resumes = None
-
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = Checkpoints(path / "checkpoints")
+        self.checkpoints = Checkpoints(path / CHECKPOINTS)
         self.student = path / STUDENT
 
     def is_finished(self, spec: Spec) -> bool:

@@ -20,11 +20,11 @@ from leapcore.engine.cache.features import give_caches
 from leapcore.engine.compiling import compile_blocks
 from leapcore.engine.components import backbone, build_teacher, image_splits
 from leapcore.engine.costs import student_macs
-from leapcore.engine.data import TrainingBatches
+from leapcore.engine.data.batches import TrainingBatches
+from leapcore.engine.data.sources import ImageSplits
 from leapcore.engine.deepspeed import device, engine_config
 from leapcore.engine.facts import model_facts
 from leapcore.engine.ranks import Ranks
-from leapcore.engine.sources import ImageSplits
 from leapcore.engine.teachers import Teacher
 from leapcore.errors import DataError, told_of
 from leapcore.evaluation.retrieval import read_ground_truth

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TextIO
 
 from leapcore.errors import OutputError
+from leapcore.run_files import LOCK
 
 logger = logging.getLogger(__name__)
 
-NAME = ".lock"
 _FLOCK = "hhqqi"  # Linux's struct flock: type, whence, start, length, process
 
 
@@ -26,7 +26,7 @@ def holder(folder: Path) -> str:
     Whoever asks gets in nobody's way. The process that holds the lock must not ask: it would lose it.
     """
     try:
-        with (folder / NAME).open() as file:
+        with (folder / LOCK).open() as file:
             return (file.read().strip() or "another process") if _is_held(file) else ""
     except OSError:
         return ""
@@ -58,7 +58,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / NAME
+        self._path = folder / LOCK
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         while True:

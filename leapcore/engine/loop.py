@@ -15,11 +15,11 @@ from leapcore.core.distiller import Distillation, merged
 from leapcore.engine.agreement import Heard, hear, hear_of_faults
 from leapcore.engine.booking import book_calibration, book_found, book_step
 from leapcore.engine.cache.segments import Stamp
-from leapcore.engine.figures import Figures, averages, peak_memory
+from leapcore.engine.checkpoints.saver import Saver
 from leapcore.engine.host import ToHost
+from leapcore.engine.metrics import Figures, averages, peak_memory
 from leapcore.engine.midway import evaluate_midway
 from leapcore.engine.ranks import shared
-from leapcore.engine.saving import Saver
 from leapcore.engine.setup import Parts
 from leapcore.engine.signals import StopSignals
 from leapcore.engine.teachers import Teacher

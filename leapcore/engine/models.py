@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 
 from leapcore.backbones import family_of
 from leapcore.compat import import_timm
-from leapcore.engine.results import EXPORTS, MARKS, SPEC, STUDENT
 from leapcore.errors import WeightsError
+from leapcore.run_files import BEGUN, EXPORTS, SPEC, STUDENT
 from leapcore.spec import BackboneSpec
 from leapcore.spec_text import NOT_YAML
 from leapcore.timm_models import architecture
@@ -48,7 +48,7 @@ def found_model(model: str, family: str | None = None) -> FoundModel:
     if not path.exists():
         wanted = BackboneSpec(backbone=family or family_of(model), model=model, weights="pretrained")
         return FoundModel(wanted, *_published_view(model))
-    if all((path / name).is_file() for name in MARKS):
+    if all((path / name).is_file() for name in BEGUN):
         path = _student_folder(path)
     if family is None and (student := _student_of_run(path)):
         return student

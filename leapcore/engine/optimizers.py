@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from leapcore.compat import import_timm
 from leapcore.core.projection import Projector
-from leapcore.engine.plain import plain
+from leapcore.engine.checkpoints.plain import plain
 from leapcore.errors import SpecError, did_you_mean
 from leapcore.spec import Spec
-from leapcore.training_spec import OptimizerSpec
+from leapcore.spec.training import OptimizerSpec
 
 _EMBEDDINGS = ("pos_embed", "cls_token", "reg_token", "dist_token")
 

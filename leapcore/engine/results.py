@@ -1,4 +1,4 @@
-"""The files of a run's results: their names, moving them aside and back, and cutting them off."""
+"""The files of a run's results: moving them aside and back, and cutting them off."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-# All that a run writes. Nothing else is ever deleted.
-SPEC, STUDENT, EXPORTS = "spec.yaml", "student", "exports"
-METRICS, CKA_MAPS = "metrics.jsonl", "cka_maps.jsonl"
-START = "start.json"
-SKIPPED, SUMMARY = "skipped.log", "summary.json"
-REPORTS = ("report.html", "report.md")
-FILES = (SPEC, START, METRICS, CKA_MAPS, SUMMARY, SKIPPED, *REPORTS)
-FOLDERS = ("tensorboard", "listeners", STUDENT, "checkpoints", EXPORTS)
-MARKS = (SPEC, METRICS)  # a spec alone may be the user's own
+from leapcore.run_files import FILES, FOLDERS
 
 
 def came_before(line: str, step: int, *, trained: bool) -> bool:
@@ -32,15 +24,6 @@ def step_of_skipped(line: str) -> float:
     """The step that a line of the log of skipped images tells of; half a line has none."""
     found = re.match(r"step (\d+): .*\n", line)
     return float(found[1]) if found else float("inf")
-
-
-def status(folder: Path) -> str:
-    """How the run in a folder ended, as its summary says; ``"unfinished"`` where there is none."""
-    try:
-        found = json.loads((folder / SUMMARY).read_text())["status"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unfinished"
-    return str(found) or "unfinished"
 
 
 def move_results(source: Path, target: Path, *, out: bool = False) -> None:

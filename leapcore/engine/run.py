@@ -12,20 +12,20 @@ from typing import Any
 
 from leapcore.core.duration import Duration
 from leapcore.engine.booking import forecast
+from leapcore.engine.checkpoints.resume import check_changes, check_length
+from leapcore.engine.checkpoints.saver import Saver, restore
 from leapcore.engine.cka_maps import tell_cka_maps
 from leapcore.engine.evaluate import current_student, final_accuracies
-from leapcore.engine.faults import machine_faults_told
 from leapcore.engine.folder import Elsewhere, RunFolder
 from leapcore.engine.loop import Loop
 from leapcore.engine.machine import machine
+from leapcore.engine.machine_errors import machine_faults_told
 from leapcore.engine.ranks import join, shared
-from leapcore.engine.resume import check_changes, check_length
-from leapcore.engine.saving import Saver, restore
 from leapcore.engine.setup import build
 from leapcore.engine.signals import Sigterm
 from leapcore.errors import Interrupted, Terminated
 from leapcore.events import RunReport, RunStart
-from leapcore.export import export_student, load_line
+from leapcore.export.student import export_student, load_line
 from leapcore.listeners.chosen import chosen_listeners
 from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, StartFile
 from leapcore.listeners.pages import ModelCard, ReportPage

@@ -16,16 +16,16 @@ from leapcore._version import __version__
 from leapcore.compat import keep_freed_memory
 from leapcore.core.lr import LrSchedule
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.engine.checkpoint import Checkpoint
+from leapcore.engine.checkpoints.checkpoint import Checkpoint
+from leapcore.engine.checkpoints.sharded import restore_optimizer_state
 from leapcore.engine.components import lr_schedule
-from leapcore.engine.data import evaluation_sample
+from leapcore.engine.data.batches import evaluation_sample
+from leapcore.engine.data.views import mixed
 from leapcore.engine.deepspeed import Engine, device
 from leapcore.engine.groundwork import AUTOCAST, Groundwork, Tell, lay, seed_everything
 from leapcore.engine.ranks import Ranks, join
-from leapcore.engine.sharded import restore_optimizer_state
-from leapcore.engine.views import mixed
-from leapcore.section import flat
 from leapcore.spec import BackboneSpec, Spec
+from leapcore.spec.section import flat
 
 MAP_IMAGES = 256  # on which the layers' alignments are mapped
 

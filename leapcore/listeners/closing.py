@@ -12,9 +12,10 @@ from rich.table import Table
 
 from leapcore.events import RunReport, RunStart, figure_name
 from leapcore.listeners.lines import ACCURACIES, Course, evaluation
+from leapcore.run_files import CHECKPOINTS, METRICS, PAGE, TENSORBOARD
 
 _ENOUGH = 5  # lines of figures at the last layer, for its pace
-_FILES = ("report.html", "metrics.jsonl", "checkpoints", "tensorboard")
+_FILES = (PAGE, METRICS, CHECKPOINTS, TENSORBOARD)
 
 
 class Pace:

@@ -10,6 +10,7 @@ from typing import Any
 from leapcore.events import CkaMap, RunStart, TargetChange
 from leapcore.files import write_whole
 from leapcore.hookspecs import hookimpl
+from leapcore.run_files import CKA_MAPS, METRICS, SKIPPED, START
 
 # In spec.yaml; known to who reads; good for this process alone; told by listeners that come later.
 _NOT_TOLD = ("spec", "folder", "forecast", "links")
@@ -19,7 +20,7 @@ class StartFile:
     """``start.json``: what is known before the first step; whoever watches the run needs it."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "start.json"
+        self._path = folder / START
 
     @hookimpl
     def leapcore_run_started(self, start: RunStart) -> None:
@@ -40,7 +41,7 @@ class SkippedLog:
     """``skipped.log``: a line per image that could not be read."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "skipped.log"
+        self._path = folder / SKIPPED
 
     @hookimpl
     def leapcore_images_skipped(self, step: int, images: dict[str, str]) -> None:
@@ -53,7 +54,7 @@ class JsonLines:
     """``metrics.jsonl``: a line per report and per change of target."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / METRICS
 
     @hookimpl
     def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
@@ -73,7 +74,7 @@ class CkaMapLines:
     """``cka_maps.jsonl``: a line per moment and teacher."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "cka_maps.jsonl"
+        self._path = folder / CKA_MAPS
 
     @hookimpl
     def leapcore_cka_map(self, step: int, maps: list[CkaMap]) -> None:

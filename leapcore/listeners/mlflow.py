@@ -12,13 +12,14 @@ from typing import Any
 from leapcore.events import RunReport, RunStart
 from leapcore.hookspecs import hookimpl
 from leapcore.listeners.tracker import Service, summary
-from leapcore.section import flat
+from leapcore.run_files import PAGE, SPEC, SUMMARY
+from leapcore.spec.section import flat
 
 # A server that does not answer holds the run up for about a minute and a half; MLflow's own are 17 minutes.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}
 PARAMS, LONGEST = 100, 6000  # at once, and characters of a value: what MLflow takes
-FILES = ("spec.yaml", "summary.json", "report.html")
+FILES = (SPEC, SUMMARY, PAGE)
 
 
 class MLflow(Service):

@@ -15,8 +15,8 @@ from rich.text import Text
 from leapcore.events import ModelFacts, RunStart
 from leapcore.options import options_model
 from leapcore.plugins import installed_plugins
-from leapcore.section import flat
 from leapcore.spec import CurriculumSpec, Spec
+from leapcore.spec.section import flat
 
 
 def arguments(spec: Spec, overrides: Sequence[str], folder: Path) -> Padding:

@@ -10,6 +10,7 @@ from pathlib import Path
 from leapcore.events import RunReport
 from leapcore.hookspecs import hookimpl
 from leapcore.processes import place
+from leapcore.run_files import PAGE, STUDENT
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class ReportPage(_InFolder):
         """Write the page."""
         if report.status == "failed" and place().size > 1:
             return  # a launcher soon ends whom another process left alone: what went wrong must be said first
-        with _only_warned(self._folder / "report.html"):
+        with _only_warned(self._folder / PAGE):
             from leapcore.report.run_report import run_document
             from leapcore.report.runs import Run
             from leapcore.report.writing import write_page
@@ -47,13 +48,13 @@ class ModelCard(_InFolder):
     @hookimpl
     def leapcore_run_finished(self, report: RunReport) -> None:
         """Write the card."""
-        with _only_warned(self._folder / "student" / "README.md"):
-            from leapcore.model_card import write_model_card
+        with _only_warned(self._folder / STUDENT / "README.md"):
+            from leapcore.export.model_card import write_model_card
             from leapcore.report.card import Moment
             from leapcore.report.runs import Run
 
             run = Run(self._folder)
-            write_model_card(run, self._folder / "student", Moment.end(run))
+            write_model_card(run, self._folder / STUDENT, Moment.end(run))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from leapcore.events import RunStart, TargetChange
 from leapcore.hookspecs import hookimpl
 from leapcore.listeners.tracker import Tracker
+from leapcore.run_files import TENSORBOARD
 
 
 class TensorBoard(Tracker):
@@ -18,7 +19,7 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard import SummaryWriter
 
         purge = start.step + 1 if start.step else None  # what came after the checkpoint that it goes on from
-        self._writer = SummaryWriter(str(start.folder / "tensorboard"), purge_step=purge)
+        self._writer = SummaryWriter(str(start.folder / TENSORBOARD), purge_step=purge)
         if not start.step:
             self._writer.add_text("spec", f"```yaml\n{start.spec.to_yaml()}```", 0)
 

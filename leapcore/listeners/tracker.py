@@ -12,7 +12,8 @@ from typing import Any
 from leapcore.events import RunReport, RunStart, TargetChange, figure_name
 from leapcore.files import write_whole
 from leapcore.hookspecs import hookimpl
-from leapcore.section import flat
+from leapcore.run_files import LISTENERS
+from leapcore.spec.section import flat
 
 
 class Tracker(ABC):
@@ -62,7 +63,7 @@ class Service(Tracker):
     folder: Path
 
     def _begin(self, start: RunStart) -> None:
-        self.folder = start.folder.resolve() / "listeners"
+        self.folder = start.folder.resolve() / LISTENERS
         self.folder.mkdir(exist_ok=True)
         self._file = self.folder / f"{self.name}.json"
         noted = json.loads(self._file.read_text()) if self._file.exists() else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from leapcore.core.duration import Duration
 from leapcore.core.forecast import Stay
+from leapcore.cores import cores_each
 from leapcore.engine.components import lr_warmup
 from leapcore.engine.teachers import FEW, Teacher
 from leapcore.plan.costs import Costs
@@ -180,7 +180,7 @@ def _of_evaluation(costs: Costs) -> Iterator[Advice]:
 
 
 def _of_machine(costs: Costs) -> Iterator[Advice]:
-    spec, cores = costs.parts.spec, os.cpu_count() or 1
+    spec, cores = costs.parts.spec, cores_each()
     if spec.data.workers > cores:
         yield Advice(
             f"{spec.data.workers} processes are to load images, on {cores} cores of this machine",

@@ -13,12 +13,12 @@ from leapcore.core.forecast import Stay, StepTimes, ends, together
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.engine.loop import Loop
 from leapcore.engine.setup import build
-from leapcore.engine_spec import CacheSpec
 from leapcore.errors import Interrupted, WeightsError
 from leapcore.files import weights_path
 from leapcore.plan.costs import Costs, Walks
 from leapcore.plan.parts import weightless
 from leapcore.spec import EvaluateSpec, Spec
+from leapcore.spec.engine import CacheSpec
 
 STEPS = 10  # that are measured at each layer
 BEFORE = 3  # that are not: memory is found, images are fetched ahead

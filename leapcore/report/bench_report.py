@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from leapcore.report.comparison import heat_maps, main_table, trade_offs, verdicts
+from leapcore.report.bench_comparison import heat_maps, main_table, trade_offs, verdicts
+from leapcore.report.bench_results import Cell, Pair, Results
 from leapcore.report.document import Block, Code, Document, Section, Table, Text
 from leapcore.report.figures.curves import over_steps
 from leapcore.report.figures.style import Style, styles
 from leapcore.report.figures.svg import sample
 from leapcore.report.numbers import counted
 from leapcore.report.reading import text
-from leapcore.report.results import Cell, Pair, Results
 from leapcore.report.settings import method_differences
 from leapcore.report.shared import (
     AVERAGED,

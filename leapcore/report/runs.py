@@ -13,9 +13,8 @@ from pydantic import Field, model_validator
 
 from leapcore.report.reading import json_lines, json_object, text
 from leapcore.report.records import Record, as_record
+from leapcore.run_files import CKA_MAPS, METRICS, SPEC, SUMMARY, is_run
 from leapcore.spec_text import NOT_YAML
-
-MARKS = ("spec.yaml", "metrics.jsonl", "summary.json")  # one of them makes a folder a run's
 
 
 class Flops(Record):
@@ -114,7 +113,7 @@ class Run:
     @cached_property
     def summary(self) -> Summary:
         """Its summary, an empty one before the end."""
-        return as_record(Summary, json_object(self.folder / "summary.json")) or Summary()
+        return as_record(Summary, json_object(self.folder / SUMMARY)) or Summary()
 
     @cached_property
     def status(self) -> str:
@@ -131,7 +130,7 @@ class Run:
     @property
     def spec(self) -> str:
         """The resolved spec, as YAML."""
-        return text(self.folder / "spec.yaml")
+        return text(self.folder / SPEC)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -162,7 +161,7 @@ class Run:
 
     @cached_property
     def _lines(self) -> list[dict[str, Any]]:
-        found = json_lines(self.folder / "metrics.jsonl")
+        found = json_lines(self.folder / METRICS)
         return [line for line in found if isinstance(line.get("step"), int)]
 
     @cached_property
@@ -174,7 +173,7 @@ class Run:
     @cached_property
     def maps(self) -> list[CkaMap]:
         """CKA maps in order of time."""
-        lines = json_lines(self.folder / "cka_maps.jsonl")
+        lines = json_lines(self.folder / CKA_MAPS)
         return sorted((m for line in lines if (m := as_record(CkaMap, line))), key=lambda m: m.step)
 
     @property
@@ -239,8 +238,3 @@ class Run:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a run wrote in a folder."""
-    return any((folder / name).is_file() for name in MARKS)

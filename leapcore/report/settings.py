@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from leapcore.report.bench_results import Results
 from leapcore.report.document import Table
 from leapcore.report.numbers import NOTHING
-from leapcore.report.results import Results
 from leapcore.report.runs import Run
-from leapcore.section import flat
+from leapcore.spec.section import flat
 
 
 def method_differences(results: Results) -> list[Table]:

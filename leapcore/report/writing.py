@@ -7,15 +7,14 @@ from pathlib import Path
 
 from leapcore.errors import ReportError
 from leapcore.report.bench_report import bench_document
+from leapcore.report.bench_results import is_bench, read, write_rows
 from leapcore.report.document import Document
 from leapcore.report.files import write_report_file
 from leapcore.report.markdown import markdown
 from leapcore.report.page import page
-from leapcore.report.results import is_bench, read, write_rows
 from leapcore.report.run_report import run_document
-from leapcore.report.runs import MARKS, Run, is_run
-
-PAGE, MARKDOWN = "report.html", "report.md"
+from leapcore.report.runs import Run
+from leapcore.run_files import MARKDOWN, METRICS, PAGE, SUMMARY, is_run
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,6 @@ def _document(folder: Path) -> Document:
     if is_run(folder):
         return run_document(Run(folder))
     raise ReportError(
-        f"folder '{folder}' holds neither a bench (matrix.json) nor a run ({', '.join(MARKS)})",
+        f"folder '{folder}' holds neither a bench (matrix.json) nor a run ({METRICS} or {SUMMARY})",
         "Name the --output of leapcore bench, or of leapcore run.",
     )

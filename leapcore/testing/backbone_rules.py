@@ -18,7 +18,7 @@ from leapcore.core.features import LayerFeatures
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.layer_check import check_layer, check_layers, layer_shapes
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.export import export_student
+from leapcore.export.student import export_student
 from leapcore.testing.report import Broken, Rule
 
 IMAGES = 2

@@ -14,11 +14,11 @@ from leapcore import load_spec, run
 from leapcore.core.duration import RunLength
 from leapcore.engine.cache.key import code_digest, feature_key, structure_digest
 from leapcore.engine.components import backbone, build_teacher
-from leapcore.engine.data import TrainingBatches
-from leapcore.engine.loading import Batch
+from leapcore.engine.data.batches import TrainingBatches
+from leapcore.engine.data.loading import Batch
+from leapcore.engine.data.sources import digits, from_timm
 from leapcore.engine.ranks import Ranks
 from leapcore.engine.setup import build
-from leapcore.engine.sources import digits, from_timm
 from leapcore.errors import CheckpointError, SpecError
 from leapcore.spec import DataSpec
 

@@ -14,7 +14,7 @@ from leapcore.core.matching import TeacherFeatures
 from leapcore.engine.cache.budget import Budget
 from leapcore.engine.cache.features import FeatureCache
 from leapcore.engine.cache.segments import Stamp
-from leapcore.engine.loading import Batch
+from leapcore.engine.data.loading import Batch
 from leapcore.errors import PluginError
 
 DAMAGED = "is damaged; what cannot be read is computed again"

@@ -13,10 +13,10 @@ from leapcore import hookimpl, load_spec, run
 from leapcore.compat import import_timm
 from leapcore.core.matching import Comparison
 from leapcore.engine import cka_maps
-from leapcore.engine.data import evaluation_sample
+from leapcore.engine.data.batches import evaluation_sample
+from leapcore.engine.data.sources import from_timm
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.setup import build
-from leapcore.engine.sources import from_timm
 from leapcore.spec import DataSpec
 
 RUN = [

@@ -7,10 +7,10 @@ import torch
 from conftest import write_shards
 from PIL import Image
 
-from leapcore.engine.data import TrainingBatches, _Views, evaluation_batches
+from leapcore.engine.data.batches import TrainingBatches, _Views, evaluation_batches
+from leapcore.engine.data.sources import digits, folder, from_timm
+from leapcore.engine.data.views import evaluation_view, training_view
 from leapcore.engine.ranks import Ranks
-from leapcore.engine.sources import digits, folder, from_timm
-from leapcore.engine.views import evaluation_view, training_view
 from leapcore.errors import DataError
 from leapcore.processes import Place
 from leapcore.spec import AugmentSpec, DataSpec

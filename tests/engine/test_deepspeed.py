@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from leapcore import load_spec
+from leapcore.engine.checkpoints.sharded import whole_weights
 from leapcore.engine.deepspeed import engine_config
 from leapcore.engine.optimizers import build_optimizer, peak_lr
 from leapcore.engine.ranks import Ranks
 from leapcore.engine.setup import build
-from leapcore.engine.sharded import whole_weights
 from leapcore.errors import SpecError
 from leapcore.processes import Place
 

@@ -23,10 +23,10 @@ from safetensors import SafetensorError
 
 from leapcore import hookimpl, load_spec, run
 from leapcore.core.distiller import Distiller
-from leapcore.engine.checkpoint import Checkpoint, Checkpoints
+from leapcore.engine.checkpoints.checkpoint import Checkpoint, Checkpoints
+from leapcore.engine.data.images import read, read_or_next
+from leapcore.engine.data.sources import folder
 from leapcore.engine.folder import RunFolder
-from leapcore.engine.images import read, read_or_next
-from leapcore.engine.sources import folder
 from leapcore.errors import DataError, DivergedError, OutputError, RanksError, ResourceError, Terminated
 from leapcore.launch import launch
 

@@ -12,9 +12,9 @@ from conftest import write_shards
 
 from leapcore import linear_cka, load_spec, mean_cosine, run
 from leapcore.core.losses import sigreg
-from leapcore.engine.data import TrainingBatches
+from leapcore.engine.data.batches import TrainingBatches
+from leapcore.engine.data.sources import digits
 from leapcore.engine.ranks import Ranks
-from leapcore.engine.sources import digits
 from leapcore.processes import Place, meeting_point, place
 from leapcore.spec import DataSpec
 

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from leapcore import hookimpl, load_spec, run
-from leapcore.engine.checkpoint import Checkpoint, Checkpoints
+from leapcore.engine.checkpoints.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.exporting import export_run
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.lock import FolderLock
-from leapcore.engine_spec import CheckpointSpec
 from leapcore.errors import CheckpointError, Interrupted, OutputError, SpecError
+from leapcore.spec.engine import CheckpointSpec
 
 # Two epochs of 22 steps with all that has a state: targets that move, a rate that restarts with them, a
 # projector that is reset, dropped paths, mixup, and reports that do not fall on checkpoints.

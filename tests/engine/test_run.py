@@ -13,13 +13,13 @@ from leapcore.compat import import_timm
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.lr import RestartingCosine
 from leapcore.engine.components import image_splits
+from leapcore.engine.data.sources import ImageSplits
 from leapcore.engine.folder import RunFolder
 from leapcore.engine.loop import Loop
 from leapcore.engine.setup import build
-from leapcore.engine.sources import ImageSplits
 from leapcore.errors import DataError, DivergedError, Interrupted, OutputError, ResourceError, SpecError
 from leapcore.events import TargetChange
-from leapcore.export import export_student
+from leapcore.export.student import export_student
 from leapcore.listeners.console import ConsoleListener
 from leapcore.plugins import installed_plugins
 

@@ -9,11 +9,11 @@ import torch
 
 from leapcore import linear_cka, load_spec, mean_cosine, run
 from leapcore.core.losses import sigreg
-from leapcore.engine.data import TrainingBatches, evaluation_batches
+from leapcore.engine.data.batches import TrainingBatches, evaluation_batches
+from leapcore.engine.data.sources import from_timm
 from leapcore.engine.loop import Loop
 from leapcore.engine.ranks import join
 from leapcore.engine.setup import build
-from leapcore.engine.sources import from_timm
 from leapcore.errors import DataError, LeapcoreError
 from leapcore.spec import DataSpec
 

@@ -10,7 +10,7 @@ from folders import knn, write_bench
 from scipy import stats
 
 from leapcore.errors import ReportError
-from leapcore.report.results import read, write_rows
+from leapcore.report.bench_results import read, write_rows
 from leapcore.report.statistics import estimate, paired, pareto_front
 from leapcore.report.writing import write
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from folders import write_bench, write_run
 
-from leapcore.report.compare import compared
+from leapcore.report.run_comparison import compared
 from leapcore.report.runs import Run
 
 

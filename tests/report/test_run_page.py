@@ -8,12 +8,12 @@ from folders import write_run
 
 from leapcore import load_spec, run
 from leapcore.engine.folder import RunFolder
-from leapcore.engine.results import REPORTS
 from leapcore.listeners.pages import ReportPage
 from leapcore.report.figures.curves import averaged
 from leapcore.report.figures.style import styles
 from leapcore.report.runs import Run
 from leapcore.report.writing import write
+from leapcore.run_files import REPORTS
 
 SHORT = [
     "train.duration=4st",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from leapcore.compat import import_deepspeed
+from leapcore.engine.checkpoints.plain import plain, restored, size
 from leapcore.engine.deepspeed import Engine
-from leapcore.engine.plain import plain, restored, size
 
 Tensors = dict[str, Tensor]
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, Wi
 
 from leapcore.core.duration import Duration, duration_pattern
 from leapcore.errors import SpecError
-from leapcore.section import FileName, Name, Section, interval
+from leapcore.spec.section import FileName, Name, Section, interval
 
 
 class EngineSpec(Section):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from leapcore.core.duration import Duration
-from leapcore.section import Period, Section, Share
+from leapcore.spec.section import Period, Section, Share
 
 
 class RestartSpec(Section):

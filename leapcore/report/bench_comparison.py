@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
+from leapcore.report.bench_results import Pair, Results, accuracy, training_seconds
 from leapcore.report.document import Block, Picture, Table
 from leapcore.report.figures.curves import Point, against_flops
 from leapcore.report.figures.maps import Tile, heat_map
 from leapcore.report.figures.style import Style
 from leapcore.report.numbers import NOTHING, counted, difference, level, percent, signed
-from leapcore.report.results import Pair, Results, accuracy, training_seconds
 from leapcore.report.runs import Run
 from leapcore.report.statistics import Estimate, estimate, paired, paired_saving
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leapcore.errors import ReportError
+from leapcore.report.bench_results import accuracy, is_bench, training_seconds
 from leapcore.report.document import Block, Document, Section, Table
 from leapcore.report.figures.curves import flops_unit, over_steps
 from leapcore.report.figures.style import Style, styles
@@ -15,8 +16,7 @@ from leapcore.report.figures.svg import sample
 from leapcore.report.files import write_report_file
 from leapcore.report.numbers import counted, flops, percent, seconds, signed
 from leapcore.report.page import page
-from leapcore.report.results import accuracy, is_bench, training_seconds
-from leapcore.report.runs import MARKS, Run, is_run
+from leapcore.report.runs import Run
 from leapcore.report.settings import differences
 from leapcore.report.shared import (
     AVERAGED,
@@ -27,6 +27,7 @@ from leapcore.report.shared import (
     versions,
     walk_plots,
 )
+from leapcore.run_files import METRICS, SUMMARY, is_run
 
 _CAPTION = (
     "In brackets the difference to the first run: of accuracies in points, of FLOPs and time in % of the "
@@ -170,7 +171,7 @@ def _require_run(folder: Path) -> None:
         )
     if not is_run(folder):
         raise ReportError(
-            f"folder '{folder}' holds no run ({', '.join(MARKS)})", "Name the --output of leapcore run."
+            f"folder '{folder}' holds no run ({METRICS}, {SUMMARY})", "Name the --output of leapcore run."
         )
 
 

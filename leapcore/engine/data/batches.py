@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
-from leapcore.engine.images import Fault, Skipped, read, read_or_next
-from leapcore.engine.loading import Batch, loader, watched
+from leapcore.engine.data.images import Fault, Skipped, read, read_or_next
+from leapcore.engine.data.loading import Batch, loader, watched
+from leapcore.engine.data.streams import StreamEpochs, useful_workers, with_transform
+from leapcore.engine.data.views import evaluation_view, mixed, seeded_view, training_view
 from leapcore.engine.ranks import Ranks
-from leapcore.engine.streams import StreamEpochs, useful_workers, with_transform
-from leapcore.engine.views import evaluation_view, mixed, seeded_view, training_view
 from leapcore.errors import DataError, SpecError
 from leapcore.spec import DataSpec
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import torch
 
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.tracing import TRACED_BATCH, checked_deviation, network_and_cases, quietly, require_images
+from leapcore.export.tracing import (
+    TRACED_BATCH,
+    checked_deviation,
+    network_and_cases,
+    quietly,
+    require_images,
+)
 
 METADATA = "leapcore.json"  # the name of the extra file within
 
@@ -16,7 +22,7 @@ METADATA = "leapcore.json"  # the name of the extra file within
 def export_torchscript(student: LayerFeatureProvider, path: Path) -> float:
     """Trace a student's network, and compare what the file gives with the eager model.
 
-    It takes and returns what :func:`leapcore.onnx_export.export_onnx` describes; the extra file
+    It takes and returns what :func:`leapcore.export.onnx.export_onnx` describes; the extra file
     ``leapcore.json`` within holds the same metadata. ``torch.jit.load(path)`` runs it without timm and
     leapcore, and so does libtorch. torch deprecates TorchScript in favour of ``torch.export``, whose files it
     does not promise to read in newer versions yet, and reads with pickle: hence this format still.

@@ -11,12 +11,11 @@ from statistics import mean
 from typing import Any
 
 from leapcore.engine import lock
-from leapcore.engine.results import METRICS, START, SUMMARY
 from leapcore.errors import ReportError
 from leapcore.listeners.lines import Course
 from leapcore.report.reading import MATRIX, json_object, last_json_lines, text
+from leapcore.run_files import CHECKPOINTS, LOCK, METRICS, START, SUMMARY, is_run
 
-_MARKS = (METRICS, SUMMARY, lock.NAME)  # one of them makes a folder a run's; a spec may be the user's own
 _RECENT = 10  # lines of figures that tell how fast a run is now
 
 
@@ -69,7 +68,7 @@ class LiveRun:
     @property
     def _begun(self) -> bool:
         """Whether the process at work has loaded everything; until then the files tell of an earlier one."""
-        start, locked = _age(self.folder / START), _age(self.folder / lock.NAME)
+        start, locked = _age(self.folder / START), _age(self.folder / LOCK)
         return start is not None and locked is not None and start <= locked
 
     @property
@@ -139,14 +138,9 @@ class LiveRun:
     @property
     def checkpoint(self) -> tuple[str, float] | None:
         """The newest checkpoint and its age in seconds."""
-        name = text(self.folder / "checkpoints" / "latest").strip()
-        age = _age(self.folder / "checkpoints" / name / "state.json") if name else None
+        name = text(self.folder / CHECKPOINTS / "latest").strip()
+        age = _age(self.folder / CHECKPOINTS / name / "state.json") if name else None
         return None if age is None else (name, age)
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's."""
-    return any((folder / name).exists() for name in _MARKS)
 
 
 def runs_in(folder: Path) -> list[LiveRun]:

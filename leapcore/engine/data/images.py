@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from PIL import EpsImagePlugin, Image
 
+from leapcore.engine.data.views import rgb
 from leapcore.engine.ranks import shared
-from leapcore.engine.views import rgb
 from leapcore.errors import DataError
 
 EpsImagePlugin.gs_binary = False  # or PIL would start Ghostscript for PostScript, whatever a file's name

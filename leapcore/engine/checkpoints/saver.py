@@ -14,11 +14,11 @@ import torch
 
 from leapcore._version import __version__
 from leapcore.core.duration import Duration
-from leapcore.engine.checkpoint import Checkpoint, Checkpoints
-from leapcore.engine.sharded import whole_optimizer_state, whole_weights
-from leapcore.engine_spec import CheckpointSpec
+from leapcore.engine.checkpoints.checkpoint import Checkpoint, Checkpoints
+from leapcore.engine.checkpoints.sharded import whole_optimizer_state, whole_weights
 from leapcore.errors import CheckpointError
 from leapcore.events import TargetChange
+from leapcore.spec.engine import CheckpointSpec
 
 if TYPE_CHECKING:
     from leapcore.engine.loop import Loop

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from leapcore.engine.checkpoint import Checkpoint
+from leapcore.engine.checkpoints.checkpoint import Checkpoint
 from leapcore.errors import CheckpointError
-from leapcore.section import flat
 from leapcore.spec import Spec
+from leapcore.spec.section import flat
 
 logger = logging.getLogger(__name__)
 

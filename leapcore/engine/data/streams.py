@@ -9,8 +9,8 @@ from typing import Any
 
 from torch.utils.data import get_worker_info
 
-from leapcore.engine.loading import Batch, loader
-from leapcore.engine.views import mixed, seeded_view
+from leapcore.engine.data.loading import Batch, loader
+from leapcore.engine.data.views import mixed, seeded_view
 from leapcore.errors import DataError
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.errors import OutputError
-from leapcore.tracing import (
+from leapcore.export.tracing import (
     INPUT,
     OUTPUT,
     TRACED_BATCH,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-from leapcore.engine.images import Fault
+from leapcore.engine.data.images import Fault
 from leapcore.errors import DataError
 
 _GRACE = 30  # seconds that a worker lives on after SIGTERM

@@ -1,0 +1,1 @@
+"""Images: where they come from, how they are viewed, and how they come in batches."""

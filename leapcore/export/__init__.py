@@ -1,0 +1,1 @@
+"""A student for others: as timm, ONNX and TorchScript load it, with its model card."""

@@ -1,0 +1,114 @@
+"""The spec: one YAML file that says everything about a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from leapcore.errors import SpecError
+from leapcore.spec.data import DataSpec
+from leapcore.spec.engine import CacheSpec, CheckpointSpec, EngineSpec, Listeners
+from leapcore.spec.method import CurriculumSpec, EvaluateSpec, ObjectiveSpec
+from leapcore.spec.models import BackboneSpec, TeacherSpec
+from leapcore.spec.problems import KEYS, problems_of
+from leapcore.spec.section import Name, Section
+from leapcore.spec.training import OptimizerSpec, TrainSpec
+
+
+class Spec(Section):
+    """A whole run.
+
+    Built in code, a section is a mapping: ``Spec(name="mine", teacher={"backbone": "vit", …}, …)``. What only
+    plugins and files can tell is checked when it is run, or by :func:`leapcore.load_spec`.
+
+    Raises:
+        SpecError: A key is unknown or missing, or a value is wrong; all faults are listed.
+    """
+
+    name: str = Field(pattern=r"^\w[\w.\-]*$", description="Names the output folder, runs/<name>.")
+    teacher: BackboneSpec | None = Field(None, description="The teacher; null where there are several.")
+    teachers: dict[Name, TeacherSpec] = Field(
+        {}, description="Several teachers by name, each with its weight and, if it has one, its curriculum."
+    )
+    student: BackboneSpec = Field(description="The student, which is trained.")
+    data: DataSpec
+    curriculum: CurriculumSpec = CurriculumSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    train: TrainSpec = TrainSpec()
+    engine: EngineSpec = EngineSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    cache: CacheSpec = CacheSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    listeners: Listeners = Field(
+        {"tensorboard": {}},
+        description="What keeps the run's curves, as plugins register it: tensorboard, wandb, mlflow, …; a "
+        "list of names, or of names with options: [tensorboard, {wandb: {project: edge}}].",
+    )
+
+    def __init__(self, /, **keys: Any) -> None:
+        try:
+            super().__init__(**keys)
+        except ValidationError as error:
+            problems = problems_of(Spec, error).items()
+            told = (": ".join(filter(None, [".".join(map(str, path)), said])) for path, said in problems)
+            raise SpecError("\n".join(told), KEYS) from error
+
+    @model_validator(mode="after")
+    def _fits(self) -> Spec:
+        if self.objective.reset_projector and self.engine.zero_stage:
+            raise ValueError(
+                "objective.reset_projector needs engine.zero_stage: 0, since ZeRO keeps a copy of the weights"
+            )
+        if self.train.precision == "float16" and self.engine.zero_stage and self.optimizer.clip:
+            raise ValueError(
+                "train.precision: float16 with engine.zero_stage needs optimizer.clip: 0, since DeepSpeed "
+                "would clip gradients with their scale still on; bfloat16 has none"
+            )
+        if self.objective.sigreg and self.engine.accumulate > 1:
+            raise ValueError(
+                "objective.sigreg looks at a whole batch, which engine.accumulate cuts into parts: give one"
+            )
+        if self.cache.folder is not None and self.objective.mixup:
+            raise ValueError(
+                "cache.folder needs objective.mixup: false, since a mixed image never comes twice"
+            )
+        if self.cache.folder is not None and self.engine.compile:
+            raise ValueError(
+                "cache.folder goes without engine.compile, which would compile for any number of images that "
+                "may be missing"
+            )
+        if bool(self.teachers) == (self.teacher is not None):
+            raise ValueError("a run has one teacher, or several teachers: give 'teacher' or 'teachers'")
+        for curriculum in self.curricula.values():
+            chooses = curriculum.scheduler != "fixed" or curriculum.options.get("layer", "last") != "last"
+            if self.objective.target == "all" and chooses:
+                raise ValueError(
+                    "objective.target: all leaves a curriculum nothing to choose: write {scheduler: fixed}"
+                )
+        return self
+
+    @property
+    def each_teacher(self) -> dict[str, TeacherSpec]:
+        """The teachers by name; a single one is called ``teacher``."""
+        if self.teacher is None:
+            return self.teachers
+        return {"teacher": TeacherSpec(**self.teacher.model_dump())}
+
+    @property
+    def curricula(self) -> dict[str, CurriculumSpec]:
+        """Each teacher's curriculum, by the teacher's name."""
+        return {name: teacher.curriculum or self.curriculum for name, teacher in self.each_teacher.items()}
+
+    def to_yaml(self) -> str:
+        """The spec with every default written out; loading it gives this spec again."""
+        from io import StringIO
+
+        from ruamel.yaml import YAML
+
+        text = StringIO()
+        yaml = YAML()
+        yaml.default_flow_style = False
+        yaml.dump(self.model_dump(mode="json"), text)
+        return text.getvalue()
