@@ -16,7 +16,7 @@ from torch import Tensor
 from leapcore import Spec, load_spec
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.engine.loop import Loop
-from leapcore.engine.setup import Parts, build
+from leapcore.engine.setup import RunParts, build
 from leapcore.plugins import Nobody
 
 RECIPE = "leap-vits14-imagenet1k"
@@ -128,7 +128,7 @@ class OneBatch:
         parts: The run.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: RunParts) -> None:
         self.steps_per_epoch, self.skipped = parts.batches.steps_per_epoch, parts.batches.skipped
         count, side = parts.spec.train.batch_size, parts.spec.data.image_size
         pixels = torch.randint(256, (count, 3, side, side), dtype=torch.uint8)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from leapcore.engine.components import image_splits
     from leapcore.engine.data.batches import evaluation_batches
     from leapcore.engine.data.sources import ImageSplits
-    from leapcore.engine.evaluate import evaluate_model
+    from leapcore.engine.model_evaluation import evaluate_model
     from leapcore.engine.run import run
     from leapcore.errors import LeapcoreError
     from leapcore.evaluation.features import Features, extract_features
@@ -50,7 +50,7 @@ _HOME = {
     "Features": "evaluation.features",
     "FlopsLedger": "core.flops",
     "ImageInput": "core.provider",
-    "ImageSplits": "engine.sources",
+    "ImageSplits": "engine.data.sources",
     "LayerFeatureProvider": "core.provider",
     "LayerFeatures": "core.features",
     "LayerInfo": "core.features",
@@ -68,9 +68,9 @@ _HOME = {
     "count_macs": "core.flops",
     "count_prefix_macs": "core.flops",
     "create_timm_model": "timm_models",
-    "evaluate_model": "engine.evaluate",
-    "evaluation_batches": "engine.data",
-    "export_student": "export",
+    "evaluate_model": "engine.model_evaluation",
+    "evaluation_batches": "engine.data.batches",
+    "export_student": "export.student",
     "extract_features": "evaluation.features",
     "hookimpl": "hookspecs",
     "image_splits": "engine.components",

@@ -9,7 +9,7 @@ from torch import nn
 
 from leapcore import backbones
 from leapcore.engine import components, groundwork
-from leapcore.engine.cache.key import structure_digest
+from leapcore.engine.digests import structure_digest
 
 PLACES = (
     (backbones, "check_layers"),

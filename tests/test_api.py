@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import leapcore
 from leapcore import LeapcoreError, Spec, build_scheduler, load_spec, run
 from leapcore.core.duration import Duration, RunLength
 
@@ -70,6 +71,10 @@ def test_a_spec_in_code_is_that_of_the_file(tmp_path):
     assert load_spec(tmp_path / "spec.yaml") == built == load_spec(keys)
     assert built.data.train == "data/train"
     assert load_spec(keys, ["train.seed=3"]).train.seed == 3
+
+
+def test_every_public_name_is_there():
+    assert all(hasattr(leapcore, name) for name in leapcore.__all__)
 
 
 def test_a_scheduler_by_name_takes_a_specs_options():

@@ -121,8 +121,7 @@ def test_the_script_finds_the_savings_computed_before(script):
 
 def test_the_script_counts_as_a_run_does(empty_data, script):
     from leapcore.engine.components import build_teacher
-    from leapcore.engine.costs import student_macs
-    from leapcore.engine.groundwork import _ledger
+    from leapcore.engine.costs import empty_ledger, student_macs
     from leapcore.engine.ranks import Ranks
 
     provider, student = script.on_meta(script.AS_TABLE.teacher), script.on_meta(script.AS_TABLE.student)
@@ -130,7 +129,7 @@ def test_the_script_counts_as_a_run_does(empty_data, script):
     with torch.device("meta"):
         teacher = build_teacher(spec, "teacher", provider, student, RunLength(1, 1), Ranks())
     distiller = Distiller(student, {"teacher": teacher.match})
-    assert script.empty_ledger(script.AS_TABLE) == _ledger(student_macs(distiller), [teacher])
+    assert script.empty_ledger(script.AS_TABLE) == empty_ledger([teacher], student_macs(distiller))
 
 
 def test_the_mean_block_and_the_lead(script):

@@ -30,7 +30,7 @@ from leapcore import create_timm_model, load_spec, load_weights, run
 from leapcore.backbones import build_backbone
 from leapcore.engine.data.batches import evaluation_batches
 from leapcore.engine.data.sources import folder, from_timm
-from leapcore.engine.evaluate import load_model
+from leapcore.engine.model_evaluation import load_model
 from leapcore.errors import DataError, LeapcoreError, SpecError, WeightsError
 from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.files import weights_path

@@ -65,7 +65,7 @@ def evaluate_retrieval(
 ) -> None:
     """Instance retrieval on revisited Oxford or Paris: mAP and mP@1, 5, 10."""
     loaded = load(spec, set_)
-    from leapcore.engine.evaluate import retrieve
+    from leapcore.engine.model_evaluation import retrieve
 
     scores = retrieve(model, folder, loaded, family=backbone)
     for protocol in ("easy", "medium", "hard"):
@@ -75,7 +75,7 @@ def evaluate_retrieval(
 
 def _evaluate(model: str, source: str, set_: list[str] | None, family: str | None, **wanted: bool) -> None:
     spec = load(source, set_)
-    from leapcore.engine.evaluate import evaluate_model
+    from leapcore.engine.model_evaluation import evaluate_model
 
     found = evaluate_model(model, spec, family=family, **wanted)
     for name, label in _ACCURACIES.items():

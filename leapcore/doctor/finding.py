@@ -13,7 +13,7 @@ from leapcore.errors import described
 
 State = Literal["ok", "warning", "problem"]
 
-PATIENCE = 120  # seconds for one check; importing torch from a slow network disk takes many
+TIMEOUT = 120  # seconds for one check; importing torch from a slow network disk takes many
 # What launchers say; a process that is told it is one of several would wait for the others.
 _LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_NUM_TASKS")
 
@@ -48,7 +48,7 @@ class Check(NamedTuple):
     needs: str = ""
 
 
-def examine(checks: Sequence[Check], patience: float = PATIENCE) -> Iterator[tuple[str, list[Finding]]]:
+def examine(checks: Sequence[Check], patience: float = TIMEOUT) -> Iterator[tuple[str, list[Finding]]]:
     """Findings check by check, as they come.
 
     The checks share a process that imports what they look at. Where that process dies, or does not answer,

@@ -11,7 +11,7 @@ from leapcore.engine.ranks import Ranks, shared
 from leapcore.errors import RanksError
 
 
-class Heard(NamedTuple):
+class Agreed(NamedTuple):
     """What all processes together say of a step.
 
     Attributes:
@@ -27,18 +27,18 @@ class Heard(NamedTuple):
     found: list[int]
 
 
-def hear(
+def agree(
     ranks: Ranks, place: Sequence[int], *, loss: float, signal: int, save: bool, found: Sequence[int] = ()
-) -> Heard:
+) -> Agreed:
     """Say how it is here, and hear how it is elsewhere.
 
     Args:
         ranks: The processes.
         place: The step, and the target layer of each teacher.
         loss: Of this process's share of the batch.
-        signal: As in :class:`Heard`, here.
-        save: As in :class:`Heard`, here.
-        found: As in :class:`Heard`, of this process's share.
+        signal: As in :class:`Agreed`, here.
+        save: As in :class:`Agreed`, here.
+        found: As in :class:`Agreed`, of this process's share.
 
     Raises:
         RanksError: The processes are at different places.
@@ -46,7 +46,7 @@ def hear(
     words = ranks.exchange([loss, signal, save, *place, *found])
     end = 3 + len(place)
     _check([word[3:end] for word in words])
-    return Heard(
+    return Agreed(
         finite=all(math.isfinite(word[0]) for word in words),
         signal=int(max(word[1] for word in words)),
         save=bool(words[0][2]),
@@ -66,7 +66,7 @@ def _check(places: list[list[float]]) -> None:
     raise shared(error)
 
 
-def hear_of_faults(ranks: Ranks, skipped: Skipped) -> list[Fault]:
+def share_faults(ranks: Ranks, skipped: Skipped) -> list[Fault]:
     """The images that some process newly could not read; every process notes all of them."""
     fresh = skipped.take_fresh()
     if not any(count for (count,) in ranks.exchange([len(fresh)])):

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from leapcore.core.distiller import Distillation
-from leapcore.core.flops import STUDENT_STEP
+from leapcore.core.flops import STUDENT_STEP, FlopsLedger
 from leapcore.core.forecast import Forecast
-from leapcore.engine.setup import Parts
+from leapcore.engine.setup import RunParts
 from leapcore.engine.teachers import Teacher
 from leapcore.events import per_teacher
 
 
-def book_step(parts: Parts, result: Distillation) -> None:
+def book_step(parts: RunParts, result: Distillation) -> None:
     """Book the teachers, the student and the alignments that were measured."""
     teachers = parts.teachers
     scored = [teacher for teacher in teachers if teacher.scheduler.wants_score]
@@ -28,17 +28,27 @@ def book_step(parts: Parts, result: Distillation) -> None:
     )
 
 
-def book_calibration(parts: Parts, teacher: Teacher, layers: int, alignment_macs: int) -> None:
-    """Book the scan of a teacher's first so many layers, with a pass of the student for each."""
-    parts.ledger.record_calibration(
-        parts.spec.train.batch_size,
+def book_calibration(
+    ledger: FlopsLedger, teacher: Teacher, student_macs: int, layers: int, alignment_macs: int
+) -> None:
+    """Book the scan of a teacher's first so many layers, with a pass of the student for each.
+
+    Args:
+        ledger: Where to.
+        teacher: Which one.
+        student_macs: MACs per image of the student without projectors.
+        layers: How many layers.
+        alignment_macs: What all the scores took together.
+    """
+    ledger.record_calibration(
+        teacher.batch_size,
         teacher_macs=teacher.macs.until(*range(layers)),
-        student_macs=parts.student_macs * layers + sum(teacher.head_macs[:layers]),
+        student_macs=student_macs * layers + sum(teacher.head_macs[:layers]),
         alignment_macs=alignment_macs,
     )
 
 
-def book_found(parts: Parts, layers: Mapping[str, int], found: Sequence[int]) -> dict[str, Tensor]:
+def book_found(parts: RunParts, layers: Mapping[str, int], found: Sequence[int]) -> dict[str, Tensor]:
     """Take back what the teachers' caches spared them in a step.
 
     Args:

@@ -13,7 +13,7 @@ from leapcore.core.cka_map import cka_map
 from leapcore.core.features import LayerFeatures
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.evaluate import current_student
-from leapcore.engine.setup import Parts
+from leapcore.engine.setup import RunParts
 from leapcore.engine.teachers import Teacher
 from leapcore.evaluation.features import evaluating, own_precision
 from leapcore.events import CkaMap
@@ -22,7 +22,7 @@ BATCH = 32  # images whose features are in memory at once
 ROOM = 2**29  # bytes for the products of all pairs of layers
 
 
-def tell_cka_maps(parts: Parts, step: int, hooks: Any) -> None:
+def tell_cka_maps(parts: RunParts, step: int, hooks: Any) -> None:
     """Compute the maps and tell the listeners. All processes call it; the first one does it.
 
     The run goes on as if nothing had been: nothing is drawn, booked or trained.
@@ -38,13 +38,13 @@ def tell_cka_maps(parts: Parts, step: int, hooks: Any) -> None:
         hooks.leapcore_cka_map(step=step, maps=maps)
 
 
-def _maps(parts: Parts, student: LayerFeatureProvider) -> list[CkaMap]:
+def _maps(parts: RunParts, student: LayerFeatureProvider) -> list[CkaMap]:
     """A map for each teacher; none where no image can be read."""
     sample = parts.map_sample
     return [_map(parts, student, teacher, sample) for teacher in parts.teachers] if len(sample) else []
 
 
-def _map(parts: Parts, student: LayerFeatureProvider, teacher: Teacher, sample: Tensor) -> CkaMap:
+def _map(parts: RunParts, student: LayerFeatureProvider, teacher: Teacher, sample: Tensor) -> CkaMap:
     """One teacher's map, in parts of as many of its layers as there is room for."""
     depth, at_once = len(teacher.provider.layers), _columns_at_once(student, teacher.provider)
     rows: list[list[float]] = [[] for _ in student.layers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,22 @@ from torch import Tensor, nn
 
 from leapcore.core.distiller import Distiller
 from leapcore.core.features import LayerFeatures
-from leapcore.core.flops import count_macs
+from leapcore.core.flops import FlopsLedger, count_macs
 from leapcore.core.layer_check import layer_shapes
 from leapcore.core.matching import Match, StudentFeatures
 from leapcore.core.provider import LayerFeatureProvider
+from leapcore.engine.teachers import Teacher
+
+
+def empty_ledger(teachers: Sequence[Teacher], student_macs: int) -> FlopsLedger:
+    """A ledger before the first step; its baseline is the deepest target of each teacher.
+
+    Args:
+        teachers: Of the run.
+        student_macs: MACs per image of the student without projectors.
+    """
+    heads = sum(teacher.head_macs[-1] for teacher in teachers)
+    return FlopsLedger(sum(teacher.baseline_macs for teacher in teachers), student_macs + heads)
 
 
 def student_macs(distiller: Distiller) -> int:

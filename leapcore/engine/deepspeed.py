@@ -12,7 +12,7 @@ from leapcore.core.distiller import Distiller
 from leapcore.core.layer_check import uncalled_modules
 from leapcore.engine.compiling import compile_blocks
 from leapcore.engine.optimizers import build_optimizer, peak_lr
-from leapcore.engine.ranks import Ranks, join, shared
+from leapcore.engine.ranks import Ranks, device, shared
 from leapcore.errors import SpecError, did_you_mean
 from leapcore.spec import Spec
 from leapcore.spec.engine import images_at_once
@@ -191,11 +191,3 @@ def _parameters_used_outside(distiller: Distiller) -> list[nn.Parameter]:
     """
     modules = uncalled_modules(distiller.student).values()
     return [parameter for module in modules for parameter in module.parameters(recurse=False)]
-
-
-def device() -> torch.device:
-    """Where this process computes."""
-    if torch.cuda.is_available():
-        join()  # which chooses
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

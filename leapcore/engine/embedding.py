@@ -17,8 +17,8 @@ from leapcore.engine.components import backbone, open_images
 from leapcore.engine.data.batches import evaluation_batches, plain_batches
 from leapcore.engine.data.image_files import ImageFiles
 from leapcore.engine.data.images import Fault, image_name
-from leapcore.engine.deepspeed import device
 from leapcore.engine.models import FoundModel, found_model
+from leapcore.engine.ranks import device
 from leapcore.errors import DataError, OutputError, SpecError, UnknownNameError
 from leapcore.evaluation.feature_files import Rows, check_feature_file, open_feature_file
 from leapcore.evaluation.features import evaluating, pooled_features

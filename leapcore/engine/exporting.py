@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError
 
-from leapcore.core.flops import FLOPS_PER_MAC
+from leapcore.core.flops import FlopsLedger
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.checkpoints.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.components import backbone
@@ -110,13 +110,11 @@ def _student(saved: Checkpoint) -> LayerFeatureProvider:
 
 def _moment(saved: Checkpoint, student: LayerFeatureProvider, run: Run) -> Moment:
     """What was known after the checkpoint's step."""
-    step, ledger = saved.state["step"], saved.state["ledger"]
-    spent = FLOPS_PER_MAC * sum(ledger["macs"].values())
-    baseline = FLOPS_PER_MAC * ledger["baseline_macs"]
+    step, ledger = saved.state["step"], FlopsLedger(**saved.state["ledger"])
     return Moment(
         step=step,
         accuracy=run.accuracy_at(step),
-        flops=Flops(spent=spent, baseline=baseline, saved=1 - spent / baseline if baseline else 0.0),
+        flops=Flops(spent=ledger.spent, baseline=ledger.baseline, saved=ledger.saved),
         training_seconds=saved.state["seconds"],
         parameters=sum(parameter.numel() for parameter in student.parameters()),
     )

@@ -16,15 +16,15 @@ from leapcore.core.duration import RunLength
 from leapcore.core.flops import FlopsLedger
 from leapcore.core.layer_check import idle_modules
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.engine.cache.features import give_caches
+from leapcore.engine.cache.key import give_caches
 from leapcore.engine.compiling import compile_blocks
 from leapcore.engine.components import backbone, build_teacher, image_splits
-from leapcore.engine.costs import student_macs
+from leapcore.engine.costs import empty_ledger, student_macs
 from leapcore.engine.data.batches import TrainingBatches
 from leapcore.engine.data.sources import ImageSplits
-from leapcore.engine.deepspeed import device, engine_config
+from leapcore.engine.deepspeed import engine_config
 from leapcore.engine.facts import model_facts
-from leapcore.engine.ranks import Ranks
+from leapcore.engine.ranks import Ranks, device
 from leapcore.engine.teachers import Teacher
 from leapcore.errors import DataError, told_of
 from leapcore.evaluation.retrieval import read_ground_truth
@@ -66,7 +66,7 @@ class Groundwork:
     student_facts: ModelFacts
 
 
-def lay(spec: Spec, ranks: Ranks, tell: Tell) -> Groundwork:
+def lay_groundwork(spec: Spec, ranks: Ranks, tell: Tell) -> Groundwork:
     """Build all that needs no engine; the same on every process.
 
     Raises:
@@ -84,7 +84,7 @@ def lay(spec: Spec, ranks: Ranks, tell: Tell) -> Groundwork:
     give_caches(spec, teachers, ranks, device())
     distiller = _distiller(spec, student, teachers, ranks)
     macs = student_macs(distiller)
-    ledger = _ledger(macs, teachers)
+    ledger = empty_ledger(teachers, macs)
     facts = {t.name: model_facts(spec.each_teacher[t.name], t.provider, t.macs.whole) for t in teachers}
     student_facts = model_facts(spec.student, student, ledger.student_macs)
     tell("checking the teachers' weights" if spec.teachers else "checking the teacher's weights")
@@ -153,12 +153,6 @@ def _distiller(spec: Spec, student: LayerFeatureProvider, teachers: list[Teacher
         sigreg_weight=spec.objective.sigreg,
         joined=ranks.joined,
     )
-
-
-def _ledger(student: int, teachers: list[Teacher]) -> FlopsLedger:
-    """The baseline is the deepest target of each teacher."""
-    heads = sum(teacher.head_macs[-1] for teacher in teachers)
-    return FlopsLedger(sum(teacher.baseline_macs for teacher in teachers), student + heads)
 
 
 def _place(spec: Spec, teachers: list[Teacher]) -> None:

@@ -12,19 +12,20 @@ import torch
 from torch import Tensor
 
 from leapcore.core.distiller import Distillation, merged
-from leapcore.engine.agreement import Heard, hear, hear_of_faults
+from leapcore.engine.agreement import Agreed, agree, share_faults
 from leapcore.engine.booking import book_calibration, book_found, book_step
 from leapcore.engine.cache.segments import Stamp
 from leapcore.engine.checkpoints.saver import Saver
 from leapcore.engine.host import ToHost
-from leapcore.engine.metrics import Figures, averages, peak_memory
+from leapcore.engine.metrics import StepMetrics, averages, peak_memory
 from leapcore.engine.midway import evaluate_midway
 from leapcore.engine.ranks import shared
-from leapcore.engine.setup import Parts
+from leapcore.engine.setup import RunParts
 from leapcore.engine.signals import StopSignals
 from leapcore.engine.teachers import Teacher
 from leapcore.errors import DataError, DivergedError
 from leapcore.events import TargetChange, figure_name, per_teacher
+from leapcore.plugins import Nobody
 
 LOSS = "/loss"  # no teacher's name
 
@@ -35,6 +36,7 @@ class Loop:
     Args:
         parts: The run.
         hooks: Tells the listeners.
+        started: When the run began, by ``time.perf_counter()``; now if None.
 
     Attributes:
         hooks: The same.
@@ -42,26 +44,26 @@ class Loop:
         run: Tells this run from all others, however often it is resumed.
         changes: Every change of target so far, the first included.
         seconds: Wall time of training, evaluations left out.
-        started: When the run began, by ``time.perf_counter()``; the time while it was interrupted left out.
+        started: When the run began; the time while it was interrupted left out.
         nonfinite: How many steps in a row had no finite loss.
         stopped: The signal that ended :meth:`fit` early, 0 if none did.
-        figures: Figures of the steps since the last report.
+        metrics: Metrics of the steps since the last report.
         reported: Step and seconds at the last report.
         mixing: Draws the mixup.
         links: Where listeners keep the run, by their names.
     """
 
-    def __init__(self, parts: Parts, hooks: Any = None) -> None:
+    def __init__(self, parts: RunParts, hooks: Any = None, started: float | None = None) -> None:
         self.parts = parts
-        self.hooks = hooks
+        self.hooks = hooks or Nobody()
         self.step = 0
         self.run = parts.ranks.told_by_first(secrets.randbits(63))
         self.changes: list[TargetChange] = []
         self.seconds = 0.0
-        self.started = 0.0
+        self.started = time.perf_counter() if started is None else started
         self.nonfinite = 0
         self.stopped = 0
-        self.figures = Figures(parts.ranks, parts.device)
+        self.metrics = StepMetrics(parts.ranks, parts.device)
         self.reported = (0, 0.0)
         self.mixing = torch.Generator().manual_seed(parts.spec.train.seed)
         self.links: dict[str, str] = {}
@@ -85,9 +87,9 @@ class Loop:
                 self._take_steps(batches, saver)
             except DataError as error:  # raised between two steps
                 if saver and (parts.ranks.size == 1 or error.shared):
-                    saver.save(self)
+                    saver.save(self.step)
                 raise
-            # A signal may have come after the last step heard of them.
+            # A signal may have come after the last step told of them.
             self.stopped = int(max(word[0] for word in parts.ranks.exchange([self._signals.received])))
 
     def _take_steps(self, batches: Iterable[tuple[Tensor, Tensor]], saver: Saver | None) -> None:
@@ -102,7 +104,7 @@ class Loop:
             self._after_step()
             done = self.step == parts.total_steps
             if saver and (self._save_wanted or done or self.stopped):
-                saver.save(self, asked=bool(self.stopped))
+                saver.save(self.step, asked=bool(self.stopped))
             if self.stopped:
                 return
             started = time.perf_counter()
@@ -126,14 +128,14 @@ class Loop:
         moved = [teacher for teacher in parts.teachers if teacher.scheduler.step(told.get(teacher.name))]
         if moved:
             parts.lr_schedule.advance(self.step)
-        heard = self._hear(told[LOSS], save)
-        if found := book_found(parts, self._layers, heard.found):
-            self.figures.note(found)
-        parts.engine.step(hold=not heard.finite)
+        agreed = self._agree(told[LOSS], save)
+        if found := book_found(parts, self._layers, agreed.found):
+            self.metrics.note(found)
+        parts.engine.step(hold=not agreed.finite)
         self.step += 1
         for teacher in moved:
             self._moved(teacher, self._layers[teacher.name])
-        self._stop_if_diverged(heard.finite)
+        self._stop_if_diverged(agreed.finite)
 
     def _forward_and_backward(self, pixels: Tensor) -> tuple[Distillation, ToHost]:
         """The gradients of this process's share, in as many parts as the spec asks for.
@@ -155,20 +157,20 @@ class Loop:
         engine.backward(results[-1].loss)
         return result, sent
 
-    def _hear(self, loss: float, save: bool) -> Heard:
+    def _agree(self, loss: float, save: bool) -> Agreed:
         """Before the weights move: what all processes say of this step."""
         place = [self.step, *self._targets().values()]
         found = [teacher.cache.take_found() if teacher.cache else 0 for teacher in self.parts.teachers]
-        heard = hear(
+        agreed = agree(
             self.parts.ranks, place, loss=loss, signal=self._signals.received, save=save, found=found
         )
-        self.stopped, self._save_wanted = heard.signal, heard.save
-        return heard
+        self.stopped, self._save_wanted = agreed.signal, agreed.save
+        return agreed
 
     def _pass_on_skipped(self) -> None:
         """Before a step: tell of its images that could not be read, and end the run if there are too many."""
         skipped = self.parts.batches.skipped
-        if faults := hear_of_faults(self.parts.ranks, skipped):
+        if faults := share_faults(self.parts.ranks, skipped):
             images = {fault.name: fault.reason for fault in faults}
             self.hooks.leapcore_images_skipped(step=self.step, images=images)
             skipped.check(faults)
@@ -195,7 +197,7 @@ class Loop:
             if teacher.scheduler.wants_score:
                 found["alignment"] = scores[teacher.name] = teacher.score(comparison)
             figures |= per_teacher(found, teacher.name, teachers)
-        self.figures.note(figures)
+        self.metrics.note(figures)
         return scores
 
     def _after_step(self) -> None:
@@ -232,7 +234,7 @@ class Loop:
         # Each student pass would be compiled once more, without gradients, for a single scan.
         with self.parts.autocast(), torch.compiler.set_stance("eager_on_recompile"):
             scores, macs = teacher.calibrate(self.parts.engine, pixels)
-        book_calibration(self.parts, teacher, len(scores), macs)
+        book_calibration(self.parts.ledger, teacher, self.parts.student_macs, len(scores), macs)
         return scores
 
     def _targets(self) -> dict[str, int]:
@@ -267,7 +269,7 @@ class Loop:
         metrics = {
             "epoch": self.step / parts.batches.steps_per_epoch,
             **self._target_layers(),
-            **self.figures.take_means(),
+            **self.metrics.take_means(),
             **averages(parts.teachers),
             "lr": self._lr,
             "flops_spent": parts.ledger.spent,

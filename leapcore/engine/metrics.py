@@ -13,8 +13,8 @@ from leapcore.engine.teachers import Teacher
 from leapcore.events import figure_name
 
 
-class Figures:
-    """Figures of the steps since the last report.
+class StepMetrics:
+    """Metrics of the steps since the last report.
 
     Args:
         ranks: The processes; each notes those of its own share of the batches.

@@ -7,10 +7,10 @@ from typing import Any
 from leapcore.core.duration import Duration
 from leapcore.engine.cka_maps import tell_cka_maps
 from leapcore.engine.evaluate import student_knn
-from leapcore.engine.setup import Parts
+from leapcore.engine.setup import RunParts
 
 
-def evaluate_midway(parts: Parts, step: int, hooks: Any) -> None:
+def evaluate_midway(parts: RunParts, step: int, hooks: Any) -> None:
     """What the spec asks for after this step, which is not the last. All processes call it.
 
     Args:
@@ -18,14 +18,14 @@ def evaluate_midway(parts: Parts, step: int, hooks: Any) -> None:
         step: Finished steps.
         hooks: Tells the listeners.
     """
-
-    def due(every: Any) -> bool:
-        return isinstance(every, Duration) and step % every.in_steps(parts.batches.steps_per_epoch) == 0
-
-    wanted = parts.spec.evaluate
-    if due(wanted.knn):
+    wanted, epoch = parts.spec.evaluate, parts.batches.steps_per_epoch
+    if _due(wanted.knn, step, epoch):
         hooks.leapcore_stage(stage="evaluating")
-    if due(wanted.knn) and (found := student_knn(parts)):
-        hooks.leapcore_metrics(step=step, metrics=found)
-    if due(wanted.cka_map):
+        if found := student_knn(parts):
+            hooks.leapcore_metrics(step=step, metrics=found)
+    if _due(wanted.cka_map, step, epoch):
         tell_cka_maps(parts, step, hooks)
+
+
+def _due(moment: Duration | str, step: int, steps_per_epoch: int) -> bool:
+    return isinstance(moment, Duration) and step % moment.in_steps(steps_per_epoch) == 0

@@ -22,7 +22,7 @@ from leapcore.processes import Place, meeting_point, place
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=24)  # others wait while the first process evaluates
+TIMEOUT = timedelta(hours=24)  # others wait while the first process evaluates
 
 
 class Ranks:
@@ -199,7 +199,7 @@ def join() -> Ranks:
     os.environ |= {"RANK": str(here.rank), "WORLD_SIZE": str(here.size), **(point := meeting_point())}
     try:
         dist.init_process_group(backend, rank=here.rank, world_size=here.size)
-        return Ranks(here, dist.new_group(backend="gloo", timeout=PATIENCE))
+        return Ranks(here, dist.new_group(backend="gloo", timeout=TIMEOUT))
     except (dist.DistError, ValueError) as error:
         raise RanksError(
             f"process {here.rank} cannot meet the others at {':'.join(point.values())}: {error}",
@@ -224,3 +224,11 @@ def _take_gpu(here: Place) -> int:
     gpu = here.local_rank if seen > 1 else 0
     torch.cuda.set_device(gpu)
     return gpu
+
+
+def device() -> torch.device:
+    """Where this process computes."""
+    if torch.cuda.is_available():
+        join()  # which chooses
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

@@ -13,11 +13,12 @@ from typing import Any
 from leapcore.core.duration import Duration
 from leapcore.engine.booking import forecast
 from leapcore.engine.checkpoints.resume import check_changes, check_length
-from leapcore.engine.checkpoints.saver import Saver, restore
+from leapcore.engine.checkpoints.saver import Saver
 from leapcore.engine.cka_maps import tell_cka_maps
 from leapcore.engine.evaluate import current_student, final_accuracies
 from leapcore.engine.folder import Elsewhere, RunFolder
 from leapcore.engine.loop import Loop
+from leapcore.engine.loop_state import restore, snapshot
 from leapcore.engine.machine import machine
 from leapcore.engine.machine_errors import machine_faults_told
 from leapcore.engine.ranks import join, shared
@@ -92,13 +93,18 @@ def _run_in(
 def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> RunReport:
     chosen = chosen_listeners(spec)
     with machine_faults_told(lambda: "before the first step"):
-        loop = _loop(spec, folder, hooks)
-    loop.started += started
+        loop = _loop(spec, folder, hooks, started)
     parts = loop.parts
     trained = loop.step == parts.total_steps
     with machine_faults_told(lambda: "before the first step"):
         parts.ranks.together(lambda: folder.open(spec, loop.step, trained=trained))
-    saver = Saver(folder.checkpoints, spec.checkpoint, parts.batches.steps_per_epoch, loop.step)
+    saver = Saver(
+        folder.checkpoints if parts.ranks.first else None,
+        spec.checkpoint,
+        parts.batches.steps_per_epoch,
+        lambda: snapshot(loop),
+        loop.step,
+    )
     try:
         with machine_faults_told(lambda: _whereabouts(loop)), _kept(loop, folder.path, chosen):
             return _train_and_report(loop, saver, folder)
@@ -113,7 +119,7 @@ def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) 
             folder.abandon()
 
 
-def _loop(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any) -> Loop:
+def _loop(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> Loop:
     """The loop before its first step, or where a checkpoint left it."""
 
     def tell(stage: str) -> None:
@@ -122,10 +128,10 @@ def _loop(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any) -> Loop:
     ranks = join()
     saved = ranks.told_by_first(ranks.together(folder.saved))
     if saved is None:
-        return Loop(build(spec, tell=tell), hooks)
+        return Loop(build(spec, tell=tell), hooks, started)
     ranks.together(lambda: check_changes(saved, spec))
     parts = build(spec, saved, tell)
-    loop, images = Loop(parts, hooks), len(parts.splits.train)
+    loop, images = Loop(parts, hooks, started), len(parts.splits.train)
     ranks.together(lambda: check_length(saved, parts.total_steps, images))
     ranks.together(lambda: restore(loop, saved))
     return loop

@@ -21,9 +21,9 @@ from leapcore.engine.checkpoints.sharded import restore_optimizer_state
 from leapcore.engine.components import lr_schedule
 from leapcore.engine.data.batches import evaluation_sample
 from leapcore.engine.data.views import mixed
-from leapcore.engine.deepspeed import Engine, device
-from leapcore.engine.groundwork import AUTOCAST, Groundwork, Tell, lay, seed_everything
-from leapcore.engine.ranks import Ranks, join
+from leapcore.engine.deepspeed import Engine
+from leapcore.engine.groundwork import AUTOCAST, Groundwork, Tell, lay_groundwork, seed_everything
+from leapcore.engine.ranks import Ranks, device, join
 from leapcore.spec import BackboneSpec, Spec
 from leapcore.spec.section import flat
 
@@ -31,7 +31,7 @@ MAP_IMAGES = 256  # on which the layers' alignments are mapped
 
 
 @dataclass(kw_only=True)
-class Parts(Groundwork):
+class RunParts(Groundwork):
     """A run, built and ready for its first step: its data and models, and what trains them.
 
     Attributes:
@@ -88,7 +88,7 @@ class Parts(Groundwork):
         return wanted.model_copy(update=own)
 
 
-def build(spec: Spec, saved: Checkpoint | None = None, tell: Tell = lambda stage: None) -> Parts:
+def build(spec: Spec, saved: Checkpoint | None = None, tell: Tell = lambda stage: None) -> RunParts:
     """Build data, models, schedulers, ledger and engine.
 
     Args:
@@ -102,7 +102,7 @@ def build(spec: Spec, saved: Checkpoint | None = None, tell: Tell = lambda stage
     ranks = join()
     if device().type == "cpu":
         keep_freed_memory()
-    laid = ranks.together(lambda: lay(spec, ranks, tell))
+    laid = ranks.together(lambda: lay_groundwork(spec, ranks, tell))
     _check_alike(spec, laid, ranks)
     twin = copy.deepcopy(laid.student) if spec.engine.zero_stage == 3 and ranks.first else None
     if saved:
@@ -114,7 +114,7 @@ def build(spec: Spec, saved: Checkpoint | None = None, tell: Tell = lambda stage
     if ranks.rank:  # networks that draw random numbers draw others on each process
         seed_everything(mixed(spec.train.seed, ranks.rank))
     rates = lr_schedule(spec.optimizer, laid.length)
-    return Parts(
+    return RunParts(
         **vars(laid), spec=spec, ranks=ranks, device=device(), twin=twin, engine=engine, lr_schedule=rates
     )
 

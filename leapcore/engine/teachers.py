@@ -20,8 +20,8 @@ from leapcore.core.residency import ResidentLayers, matrices_to
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.core.targets import Pair
 from leapcore.engine.cache.features import FeatureCache
-from leapcore.engine.cache.key import weights_digest
 from leapcore.engine.cache.segments import Stamp
+from leapcore.engine.digests import weights_digest
 from leapcore.engine.ranks import Ranks
 from leapcore.errors import PluginError
 

@@ -16,7 +16,7 @@ from leapcore.run_files import PAGE, SPEC, SUMMARY
 from leapcore.spec.section import flat
 
 # A server that does not answer holds the run up for about a minute and a half; MLflow's own are 17 minutes.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}
 PARAMS, LONGEST = 100, 6000  # at once, and characters of a value: what MLflow takes
 FILES = (SPEC, SUMMARY, PAGE)
@@ -42,7 +42,7 @@ class MLflow(Service):
         self._status = "FAILED"
 
     def _open(self, start: RunStart) -> str:
-        for name, value in PATIENCE.items():
+        for name, value in _TIMEOUTS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 

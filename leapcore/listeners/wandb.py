@@ -14,7 +14,7 @@ from leapcore.events import RunReport, RunStart
 from leapcore.hookspecs import hookimpl
 from leapcore.listeners.tracker import Service, summary
 
-PATIENCE = 30  # seconds that a server that does not answer may hold up a run's start, and its end
+TIMEOUT = 30  # seconds that a server that does not answer may hold up a run's start, and its end
 
 
 class WeightsAndBiases(Service):
@@ -92,8 +92,8 @@ class WeightsAndBiases(Service):
 
 def _settings(wandb: Any) -> Any:
     """Quiet, beside other runs of this process, and not patient for ever."""
-    known = {"finish_timeout": PATIENCE} if hasattr(wandb.Settings(), "finish_timeout") else {}
-    return wandb.Settings(console="off", silent=True, init_timeout=PATIENCE, reinit="create_new", **known)
+    known = {"finish_timeout": TIMEOUT} if hasattr(wandb.Settings(), "finish_timeout") else {}
+    return wandb.Settings(console="off", silent=True, init_timeout=TIMEOUT, reinit="create_new", **known)
 
 
 @contextmanager

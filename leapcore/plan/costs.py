@@ -14,9 +14,11 @@ from leapcore.core.flops import FLOPS_PER_MAC, STUDENT_STEP, FlopsLedger
 from leapcore.core.forecast import Stay, course, ends, started_at, together
 from leapcore.core.layer_check import layer_shapes
 from leapcore.core.matching import StudentFeatures, TeacherFeatures
+from leapcore.engine.booking import book_calibration
 from leapcore.engine.cache.layout import Layout
+from leapcore.engine.costs import empty_ledger
 from leapcore.engine.teachers import Teacher
-from leapcore.plan.parts import Parts
+from leapcore.plan.parts import PlannedRun
 
 Walks = Mapping[str, Sequence[Stay]]
 
@@ -53,7 +55,7 @@ class Costs:
         layers: By teacher.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: PlannedRun) -> None:
         self.parts = parts
         student = StudentFeatures(dict(enumerate(layer_shapes(parts.distiller.student))))
         self.layers = {t.name: _layer_costs(t, student) for t in parts.teachers}
@@ -61,9 +63,7 @@ class Costs:
     @cached_property
     def baseline(self) -> FlopsLedger:
         """An empty ledger that holds runs against the last layer."""
-        heads = sum(costs.heads[-1] for costs in self.layers.values())
-        teachers = sum(teacher.baseline_macs for teacher in self.parts.teachers)
-        return FlopsLedger(teachers, self.parts.student_macs + heads)
+        return empty_ledger(self.parts.teachers, self.parts.student_macs)
 
     @cached_property
     def moves(self) -> bool:
@@ -97,17 +97,9 @@ class Costs:
             ledger.macs["alignment"] += sum(stay.measured * scores[stay.target] for stay in stays)
         for teacher in self.parts.teachers if calibrated else ():
             if teacher.scheduler.wants_calibration:
-                self._book_calibration(ledger, teacher)
+                scores = self.layers[teacher.name].scores
+                book_calibration(ledger, teacher, self.parts.student_macs, len(scores), sum(scores))
         return ledger
-
-    def _book_calibration(self, ledger: FlopsLedger, teacher: Teacher) -> None:
-        layers, costs = teacher.match.target.choices, self.layers[teacher.name]
-        ledger.record_calibration(
-            self.parts.spec.train.batch_size,
-            teacher_macs=teacher.macs.until(*range(layers)),
-            student_macs=self.parts.student_macs * layers + sum(costs.heads),
-            alignment_macs=sum(costs.scores),
-        )
 
     def projectors(self, walks: Walks) -> int:
         """FLOPs of the projectors alone, which the ledger books with the student."""

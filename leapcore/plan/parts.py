@@ -26,7 +26,7 @@ EPOCH = 100  # steps that stand for an epoch whose length is not known
 
 
 @dataclass(frozen=True)
-class Parts:
+class PlannedRun:
     """What a run is made of, as far as it can be known without running it.
 
     Attributes:
@@ -53,7 +53,7 @@ class Parts:
         return {teacher.name: teacher.match.target.choices for teacher in self.teachers}
 
 
-def planned(spec: Spec) -> Parts:
+def planned(spec: Spec) -> PlannedRun:
     """Build what a plan needs: no weights are loaded, and of the images only the number is looked up.
 
     Raises:
@@ -69,7 +69,7 @@ def planned(spec: Spec) -> Parts:
             provider = backbone(weightless(wanted), spec.data.image_size).eval().requires_grad_(False)
             teachers.append(build_teacher(spec, name, provider, student, length, Ranks()))
         distiller = Distiller(student, {teacher.name: teacher.match for teacher in teachers})
-    return Parts(spec, images, unknown, length, teachers, distiller, student_macs(distiller))
+    return PlannedRun(spec, images, unknown, length, teachers, distiller, student_macs(distiller))
 
 
 def training_images(spec: Spec) -> tuple[int | None, str]:

@@ -82,8 +82,8 @@ def probe(costs: Costs, told: Callable[[str], None] = lambda text: None) -> Prob
         stays = [Stay(place[teacher.name], BEFORE + STEPS, 0) for place in places]
         teacher.scheduler = Scripted(teacher.scheduler, stays)
     parts.length = RunLength(len(places) * (BEFORE + STEPS), parts.length.steps_per_epoch)
-    loop, found = Loop(parts), _Reports(told, len(places))
-    loop.hooks = found
+    found = _Reports(told, len(places))
+    loop = Loop(parts, found)
     loop.fit()
     if loop.stopped:
         raise Interrupted("stopped while steps were measured; nothing was written")

@@ -11,7 +11,7 @@ from leapcore.core.residency import layer_bytes
 from leapcore.engine.optimizers import build_optimizer, peak_lr
 from leapcore.engine.teachers import Teacher
 from leapcore.plan.costs import Costs, Walks
-from leapcore.plan.parts import Parts
+from leapcore.plan.parts import PlannedRun
 
 FLOAT = 4  # bytes
 
@@ -53,7 +53,7 @@ class Trained:
         return whole + sum(part for level, part in enumerate(share, 1) if stage >= level) // processes
 
 
-def trained(parts: Parts) -> Trained:
+def trained(parts: PlannedRun) -> Trained:
     """The sizes of what a run trains; the optimizer takes a step on the meta device."""
     student = _bytes(parts.distiller.student)
     weights = _bytes(parts.distiller)
@@ -66,7 +66,7 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.itemsize for tensor in module.state_dict().values())
 
 
-def _optimizer_state(parts: Parts) -> int | None:
+def _optimizer_state(parts: PlannedRun) -> int | None:
     spec = parts.spec
     optimizer = build_optimizer(parts.distiller, spec.optimizer, peak_lr(spec))
     for parameter in parts.distiller.parameters():

@@ -12,11 +12,12 @@ from conftest import SPEC, write_shards
 
 from leapcore import load_spec, run
 from leapcore.core.duration import RunLength
-from leapcore.engine.cache.key import code_digest, feature_key, structure_digest
+from leapcore.engine.cache.key import feature_key
 from leapcore.engine.components import backbone, build_teacher
 from leapcore.engine.data.batches import TrainingBatches
 from leapcore.engine.data.loading import Batch
 from leapcore.engine.data.sources import digits, from_timm
+from leapcore.engine.digests import code_digest, structure_digest
 from leapcore.engine.ranks import Ranks
 from leapcore.engine.setup import build
 from leapcore.errors import CheckpointError, SpecError

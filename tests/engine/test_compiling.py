@@ -21,7 +21,7 @@ def _losses(*options):
     loop = Loop(build(load_spec("quickstart", [*SHORT, *options])))
     loop.hooks = Nobody()
     loop.fit()
-    return loop.figures.state_dict()
+    return loop.metrics.state_dict()
 
 
 def test_compiled_blocks_learn_the_same_and_a_moving_target_compiles_nothing_anew():

@@ -6,24 +6,19 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from leapcore.core.matching import TeacherFeatures
 from leapcore.engine.cache.budget import Budget
-from leapcore.engine.cache.key import feature_key
 from leapcore.engine.cache.layout import Layout, Records, as_records
 from leapcore.engine.cache.segments import Stamp, block_size
 from leapcore.engine.cache.shelf import Shelf
-from leapcore.engine.ranks import Ranks
-from leapcore.spec import Spec
 
 if TYPE_CHECKING:
-    from leapcore.engine.teachers import Teacher
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -128,17 +123,3 @@ def _completed(records: Records, stamps: Sequence[Stamp | None], computed: Recor
         return computed
     records[missing] = computed
     return records
-
-
-def give_caches(spec: Spec, teachers: Sequence[Teacher], ranks: Ranks, device: torch.device) -> None:
-    """Let each teacher use the cache that the spec asks for, if it does."""
-    if spec.cache.folder is None:
-        return
-    if spec.data.augment.views is None:
-        logger.warning(
-            "every epoch has views of its own, so the cache helps only another run with the same seed; "
-            "set data.augment.views to let views come again in this one"
-        )
-    budget = Budget(Path(spec.cache.folder).expanduser(), int(spec.cache.limit_gb * 1e9), ranks.size)
-    for teacher in teachers:
-        teacher.cache = FeatureCache(teacher.name, feature_key(teacher, spec, device), budget, ranks.rank)

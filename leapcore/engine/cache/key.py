@@ -1,25 +1,40 @@
-"""What decides a teacher's features beside the view: two keys that are alike stand for the same features."""
+"""Which cache belongs to a teacher: two keys that are alike stand for the same features of the same view."""
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
 
 from leapcore._version import __version__
 from leapcore.core.provider import LayerFeatureProvider
+from leapcore.engine.cache.budget import Budget
+from leapcore.engine.cache.features import FeatureCache
+from leapcore.engine.digests import code_digest, structure_digest
+from leapcore.engine.ranks import Ranks
+from leapcore.engine.teachers import Teacher
 from leapcore.spec import Spec
 
-if TYPE_CHECKING:
-    from leapcore.engine.teachers import Teacher
+logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of the files; another one never finds them
-_PLAIN = (bool, int, float, str, type(None))
+
+
+def give_caches(spec: Spec, teachers: Sequence[Teacher], ranks: Ranks, device: torch.device) -> None:
+    """Let each teacher use the cache that the spec asks for, if it does."""
+    if spec.cache.folder is None:
+        return
+    if spec.data.augment.views is None:
+        logger.warning(
+            "every epoch has views of its own, so the cache helps only another run with the same seed; "
+            "set data.augment.views to let views come again in this one"
+        )
+    budget = Budget(Path(spec.cache.folder).expanduser(), int(spec.cache.limit_gb * 1e9), ranks.size)
+    for teacher in teachers:
+        teacher.cache = FeatureCache(teacher.name, feature_key(teacher, spec, device), budget, ranks.rank)
 
 
 def feature_key(teacher: Teacher, spec: Spec, device: torch.device) -> dict[str, Any]:
@@ -48,47 +63,6 @@ def feature_key(teacher: Teacher, spec: Spec, device: torch.device) -> dict[str,
     }
 
 
-def weights_digest(module: nn.Module) -> str:
-    """A hash of all weights and saved buffers: their names, types, shapes and every byte."""
-    found = _hash()
-    for name, tensor in module.state_dict().items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
-
-
-def structure_digest(module: nn.Module) -> str:
-    """A hash of all modules, by name: their classes, and the plain values that they were built with."""
-    found = _hash()
-    for name, part in module.named_modules():
-        values = sorted((key, repr(value)) for key, value in vars(part).items() if _plain(value))
-        found.update(f"{name} {type(part).__module__}.{type(part).__qualname__} {values}\n".encode())
-    return found.hexdigest()
-
-
-def code_digest(things: Iterable[Any]) -> str:
-    """A hash of the files that define these classes and functions, those of torch left out.
-
-    What was typed into an interpreter or notebook has no file: its classes count by name and values only.
-    """
-    names = {thing.__module__ for thing in things}
-    modules = [sys.modules.get(name) for name in names if name.split(".")[0] != "torch"]
-    files = {file for module in modules if (file := getattr(module, "__file__", None))}
-    found = _hash()
-    for content in sorted(Path(file).read_bytes() for file in files):
-        found.update(hashlib.blake2b(content).digest())
-    return found.hexdigest()
-
-
 def _classes(provider: LayerFeatureProvider) -> Iterable[type]:
     """The classes of its modules, and theirs in turn."""
     return {base for part in provider.modules() for base in type(part).__mro__ if base is not object}
-
-
-def _plain(value: Any) -> bool:
-    """Whether it is written alike in every process; an object may be written with its address."""
-    return all(map(_plain, value)) if isinstance(value, tuple) else isinstance(value, _PLAIN)
-
-
-def _hash() -> hashlib.blake2b:
-    return hashlib.blake2b(digest_size=16)
