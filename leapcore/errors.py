@@ -101,7 +101,7 @@ class Terminated(Interrupted):
 
 @contextmanager
 def told_of(whose: str) -> Iterator[None]:
-    """Put whose mistake it is before an error's cause."""
+    """A context in which errors begin with whose mistake it is."""
     try:
         yield
     except LeapcoreError as error:

@@ -41,8 +41,8 @@ class _Slot(NamedTuple):
 class ResidentLayers:
     """Keeps some of a frozen backbone's layers in a device's memory, and the others on the host.
 
-    Whatever a layer is needed for, it comes when its block is called. :meth:`keep` says which layers are
-    worth their room, and brings those that are missing while the device is busy.
+    A layer is loaded when its block is called, whoever calls it. :meth:`keep` says which layers stay, and
+    loads those of them that are missing while the device is busy.
 
     Args:
         provider: A frozen backbone on the host; what belongs to no single layer goes to the device.

@@ -39,7 +39,7 @@ class DifficultyScheduler(ABC):
         moved_at: That average when the target last moved.
         alignment: Name of the score that it listens to (see ``leapcore.core.alignment``), or None.
         sample_images: Of how many images of a batch the score is measured; None for all.
-        wants_calibration: Whether :meth:`start` wants the untrained student's score with every layer.
+        wants_calibration: Whether :meth:`start` is given the untrained student's score with every layer.
     """
 
     ema: float | None = None

@@ -38,7 +38,6 @@ class Engine:
     """
 
     def __init__(self, distiller: Distiller, spec: Spec, ranks: Ranks) -> None:
-        deepspeed = import_deepspeed()
         self.module = distiller
         self.zero_stage = spec.engine.zero_stage
         self.first = ranks.first
@@ -51,25 +50,10 @@ class Engine:
         self._brake = _Brake(self.optimizer)
         outside = _parameters_used_outside(distiller) if self.zero_stage == 3 else []
         settings = _Settings(engine_config(spec, ranks))
-        try:
-            self.wrapped, *_ = deepspeed.initialize(
-                model=distiller,
-                optimizer=self.optimizer,
-                config=settings,
-                dist_init_required=False,
-            )
-        except RuntimeError:  # the machine's fault
-            raise
-        # Settings are checked in many places, each with an error of its own.
-        except Exception as error:
-            refused = SpecError(
-                f"engine: DeepSpeed refuses these settings: {' '.join(str(error).split())}",
-                "Mend the keys of engine, above all what is passed through in engine.deepspeed.",
-            )
-            raise shared(refused) from error
+        self.wrapped = _wrapped(distiller, self.optimizer, settings)
         settings.check(spec.engine.deepspeed)
         for parameter in outside:
-            deepspeed.zero.register_external_parameter(distiller, parameter)
+            import_deepspeed().zero.register_external_parameter(distiller, parameter)
 
     def __call__(self, *args: Any) -> Any:
         """The distiller's forward pass."""
@@ -104,6 +88,24 @@ class Engine:
         self._brake.on = hold
         self.wrapped.step()
         self._brake.on = False
+
+
+def _wrapped(distiller: Distiller, optimizer: Any, settings: _Settings) -> Any:
+    """DeepSpeed's engine around a distiller and its optimizer."""
+    try:
+        engine, *_ = import_deepspeed().initialize(
+            model=distiller, optimizer=optimizer, config=settings, dist_init_required=False
+        )
+    except RuntimeError:  # the machine's fault
+        raise
+    # Settings are checked in many places, each with an error of its own.
+    except Exception as error:
+        refused = SpecError(
+            f"engine: DeepSpeed refuses these settings: {' '.join(str(error).split())}",
+            "Mend the keys of engine, above all what is passed through in engine.deepspeed.",
+        )
+        raise shared(refused) from error
+    return engine
 
 
 class _Brake:

@@ -1,4 +1,4 @@
-"""Numbers on their way from the device to the host, while the device goes on."""
+"""Asynchronous copies of numbers from the device to the host."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from torch import Tensor
 
 
 class ToHost:
-    """A copy of a few numbers that is under way.
+    """An asynchronous copy of a few numbers.
 
-    To ask a tensor on a GPU for its value makes the host wait until all that was given to the GPU before is
-    done, and the GPU then waits for the host. A copy that was sent off early, with work given to the GPU
-    behind it, has both of them busy.
+    Reading a tensor on a GPU blocks the host until the GPU has finished all its queued work, and then the GPU
+    idles until the host gives it more. An asynchronous copy, queued before further work, keeps both busy.
 
     Args:
         numbers: Scalars on one device, by name.

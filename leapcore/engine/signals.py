@@ -15,7 +15,7 @@ class Sigterm(KeyboardInterrupt):
 
 
 def raise_at_sigterm() -> None:
-    """Raise :class:`Sigterm` from now on, except during :class:`StopSignals`."""
+    """Install a handler that turns SIGTERM into :class:`Sigterm`; :class:`StopSignals` takes its place."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Sigterm

@@ -41,6 +41,7 @@ def advice(costs: Costs) -> list[Advice]:
         _of_data,
         _of_schedule,
         _of_curricula,
+        _of_savings,
         _of_layers,
         _of_alignment,
         _of_evaluation,
@@ -115,7 +116,7 @@ def _short_of_the_last(costs: Costs, teacher: Teacher, stays: Sequence[Stay]) ->
     )
 
 
-def _of_layers(costs: Costs) -> Iterator[Advice]:
+def _of_savings(costs: Costs) -> Iterator[Advice]:
     baseline = costs.step({name: depth - 1 for name, depth in costs.parts.depths.items()})
     least = costs.step(dict.fromkeys(costs.parts.depths, 0))
     if not costs.moves:
@@ -125,13 +126,17 @@ def _of_layers(costs: Costs) -> Iterator[Advice]:
             "objective.target: layer+last needs the last layer in every step, so that no walk saves FLOPs",
             "Set objective.target: layer, if they are to be saved.",
         )
-        return
-    if 1 - least / baseline < LITTLE:
+    elif 1 - least / baseline < LITTLE:
         yield Advice(
             f"a step against the first layer costs {least / baseline:.1%} of one against the last: "
             "no curriculum can save more than the difference",
             "The walk may still help the student; to save FLOPs takes a larger teacher.",
         )
+
+
+def _of_layers(costs: Costs) -> Iterator[Advice]:
+    if not costs.moves or costs.parts.spec.objective.target == "layer+last":
+        return
     for teacher in costs.parts.teachers:
         macs = costs.layers[teacher.name].teacher
         steps = enumerate(itertools.pairwise(macs), 2)

@@ -21,6 +21,11 @@ class CurriculumSpec(Section):
         """The keys that belong to the scheduler."""
         return self.model_extra or {}
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the target may be another layer than the last."""
+        return self.scheduler != "fixed" or self.options.get("layer", "last") != "last"
+
 
 class ObjectiveSpec(Section):
     """What the student minimises, for each teacher alike."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
@@ -57,37 +58,43 @@ class Spec(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Spec:
-        if self.objective.reset_projector and self.engine.zero_stage:
-            raise ValueError(
-                "objective.reset_projector needs engine.zero_stage: 0, since ZeRO keeps a copy of the weights"
-            )
-        if self.train.precision == "float16" and self.engine.zero_stage and self.optimizer.clip:
-            raise ValueError(
-                "train.precision: float16 with engine.zero_stage needs optimizer.clip: 0, since DeepSpeed "
-                "would clip gradients with their scale still on; bfloat16 has none"
-            )
-        if self.objective.sigreg and self.engine.accumulate > 1:
-            raise ValueError(
-                "objective.sigreg looks at a whole batch, which engine.accumulate cuts into parts: give one"
-            )
-        if self.cache.folder is not None and self.objective.mixup:
-            raise ValueError(
-                "cache.folder needs objective.mixup: false, since a mixed image never comes twice"
-            )
-        if self.cache.folder is not None and self.engine.compile:
-            raise ValueError(
-                "cache.folder goes without engine.compile, which would compile for any number of images that "
-                "may be missing"
-            )
-        if bool(self.teachers) == (self.teacher is not None):
-            raise ValueError("a run has one teacher, or several teachers: give 'teacher' or 'teachers'")
-        for curriculum in self.curricula.values():
-            chooses = curriculum.scheduler != "fixed" or curriculum.options.get("layer", "last") != "last"
-            if self.objective.target == "all" and chooses:
-                raise ValueError(
-                    "objective.target: all leaves a curriculum nothing to choose: write {scheduler: fixed}"
-                )
+        for broken, told in self._rules():
+            if broken:
+                raise ValueError(told)
         return self
+
+    def _rules(self) -> Iterator[tuple[object, str]]:
+        """What sections may not say together: whether they do, and what to write instead."""
+        yield (
+            bool(self.teachers) == (self.teacher is not None),
+            "a run has one teacher, or several teachers: give 'teacher' or 'teachers'",
+        )
+        yield (
+            self.objective.reset_projector and self.engine.zero_stage,
+            "objective.reset_projector needs engine.zero_stage: 0, since ZeRO keeps a copy of the weights",
+        )
+        yield (
+            self.train.precision == "float16" and self.engine.zero_stage and self.optimizer.clip,
+            "train.precision: float16 with engine.zero_stage needs optimizer.clip: 0, since DeepSpeed "
+            "would clip gradients with their scale still on; bfloat16 has none",
+        )
+        yield (
+            self.objective.sigreg and self.engine.accumulate > 1,
+            "objective.sigreg looks at a whole batch, which engine.accumulate cuts into parts: give one",
+        )
+        yield (
+            self.cache.folder is not None and self.objective.mixup,
+            "cache.folder needs objective.mixup: false, since a mixed image never comes twice",
+        )
+        yield (
+            self.cache.folder is not None and self.engine.compile,
+            "cache.folder goes without engine.compile, which would compile for any number of images that "
+            "may be missing",
+        )
+        yield (
+            self.objective.target == "all" and any(one.chooses for one in self.curricula.values()),
+            "objective.target: all leaves a curriculum nothing to choose: write {scheduler: fixed}",
+        )
 
     @property
     def each_teacher(self) -> dict[str, TeacherSpec]:

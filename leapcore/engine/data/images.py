@@ -145,4 +145,4 @@ class Skipped:
         )
         for fault in newest:
             self.reasons.pop(fault.name, None)
-        raise shared(error)  # every process has heard of the same images
+        raise shared(error)  # in training, every process raises it alike

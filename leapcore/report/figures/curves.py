@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 200
 WIDTH = 3.5  # of a panel, in inches
-PETA = 1e15
 
 
 class Line(NamedTuple):
