@@ -24,9 +24,28 @@ FAMILIES = ("vit", "hierarchical", "convnext", "hybrid", "timm")
 INTRO = """\
 # Backbones
 
-`leapcore backbones` lists the families, `leapcore backbones --family hybrid` their models, and
-`leapcore backbones convnext_tiny` a model's layers and what each costs. This page is written by
-`benchmarks/backbone_table.py`.
+## Which family is my model in?
+
+`leapcore backbones` lists the families, and `leapcore backbones MODEL` says in which one
+a model of timm {version} is:
+
+| family | models | what |
+| --- | --- | --- |"""
+
+EXAMPLE = """
+`leapcore backbones --family hybrid` lists a family's models, and `leapcore backbones convnext_tiny`
+a model's layers with what each costs:
+
+```
+convnext_tiny, family convnext, 224 x 224 pixels, 27,820,128 parameters
+┏━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━┳━━━━━━━━┓
+┃ layer ┃ name              ┃ channels ┃ stride ┃ grid    ┃ prefix tokens ┃ GMACs up to it ┃ share  ┃
+┡━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━╇━━━━━━━━┩
+│ 1     │ stages.0.blocks.0 │ 96       │ 4      │ 56 x 56 │ 0             │ 0.2634         │ 5.9%   │
+…
+│ 18    │ stages.3.blocks.2 │ 768      │ 32     │ 7 x 7   │ 0             │ 4.4698         │ 100.0% │
+└───────┴───────────────────┴──────────┴────────┴─────────┴───────────────┴────────────────┴────────┘
+```
 
 A layer is a block, except in the family `timm`, where it is a stage (or a block, for models without
 stages). A model's final norm is applied to those of a teacher's layers that have its width (all of a ViT, the
@@ -36,8 +55,26 @@ last stage of others), a norm without parameters to the rest (`objective.target_
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    parts = [INTRO, "## The contract, family by family\n", *contract_table(), *all_models()]
-    (DOCS / "backbones.md").write_text("\n".join(parts) + "\n")
+    with (DOCS / "timm-models.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    parts = [
+        *families(rows),
+        EXAMPLE,
+        *all_models(rows),
+        "\n## The contract, family by family\n",
+        *contract_table(),
+    ]
+    end = "\nThis page's figures are written by `benchmarks/backbone_table.py`."
+    (DOCS / "backbones.md").write_text("\n".join([*parts, end]) + "\n")
+
+
+def families(rows: list[dict[str, str]]) -> Iterator[str]:
+    """How many usable architectures each family has, and what they are."""
+    usable = Counter(row["family"] for row in rows if row["verdict"] == "ok")
+    yield INTRO.format(version=import_timm().__version__)
+    for family in FAMILIES:
+        factory = installed_plugins().get("backbones", family)
+        yield f"| `{family}` | {usable[family]} | {factory.summary} |"
 
 
 def contract_table() -> Iterator[str]:
@@ -63,21 +100,17 @@ def contract_table() -> Iterator[str]:
             yield f"| {' | '.join(cells)} |"
 
 
-def all_models() -> Iterator[str]:
+def all_models(rows: list[dict[str, str]]) -> Iterator[str]:
     """What became of every architecture in timm."""
-    with (DOCS / "timm-models.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    usable = Counter(row["family"] for row in rows if row["verdict"] == "ok")
-    yield f"\n## All {len(rows)} architectures of timm {import_timm().__version__}\n"
+    refused = [row for row in rows if row["verdict"] != "ok"]
+    yield f"## All {len(rows)} architectures of timm {import_timm().__version__}\n"
     yield (
         "Built without weights at their own image size on the meta device: layers compared with what they "
         "say, and MACs counted up to each one. [timm-models.csv](timm-models.csv) has a line for each.\n"
     )
-    yield "| family | usable |\n| --- | --- |"
-    yield from (f"| {family} | {usable[family]} |" for family in FAMILIES)
-    yield f"| **all** | **{sum(usable.values())} of {len(rows)}** |"
-    yield "\nNot usable, and why:\n\n| reason | models |\n| --- | --- |"
-    yield from refusals([row for row in rows if row["verdict"] != "ok"])
+    yield f"**{len(rows) - len(refused)} of {len(rows)}** are usable. Not usable, and why:\n"
+    yield "| reason | models |\n| --- | --- |"
+    yield from refusals(refused)
 
 
 def refusals(rows: list[dict[str, str]]) -> Iterator[str]:

@@ -30,6 +30,7 @@ RUN_ELSEWHERE = {  # by these tests
     "docs/api.md": "tests/test_api.py",
     "docs/export.md": "tests/test_export.py",
     "docs/listeners.md": "tests/listeners/test_listeners.py",
+    "docs/own.md": "tests/test_own.py",
     "docs/plugins.md": "tests/test_plugin_author.py",
 }
 SHORT = ["train.duration=2st", "optimizer.warmup=1st", "evaluate={knn: end, linear: never}"]

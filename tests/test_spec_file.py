@@ -46,7 +46,7 @@ def test_the_resolved_spec_loads_to_the_same_spec(spec_of):
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_valid_once_its_data_is_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for data in ("imagenet100", "imagenet1k"):
+    for data in (".", "imagenet100", "imagenet1k"):
         for split in ("train", "val"):
             (tmp_path / "data" / data / split).mkdir(parents=True)
     assert load_spec(name).name == name

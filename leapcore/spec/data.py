@@ -49,8 +49,16 @@ class DataSpec(Section):
     source: str = Field(
         description="folder, digits, or one of timm's readers: hfds/NAME, hfids/NAME, wds/NAME, torch/NAME."
     )
-    train: FileName = Field("train", description="Training images: a folder, or a split's name.")
-    val: FileName = Field("val", description="Validation images: a folder, or a split's name.")
+    train: FileName = Field(
+        "train",
+        description="Training images: a split's name, or a folder with one sub-folder per class or with "
+        "images alone, which have no labels.",
+    )
+    val: FileName = Field(
+        "val",
+        description="Validation images: the same. Without labels name the training images again, and set "
+        "evaluate: {knn: never, linear: never}.",
+    )
     root: FileName | None = Field(
         None, description="Folder where a reader other than 'folder' keeps its files."
     )
