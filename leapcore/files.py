@@ -44,7 +44,7 @@ def image_folder(key: str, path: str) -> Path:
     if not folder.is_dir():
         raise DataError(
             f"{key}: folder '{path}' does not exist (looked for {folder.absolute()})",
-            f"Set {key} to a folder that holds one sub-folder of images per class.",
+            f"Set {key} to a folder that holds images, or one sub-folder of them per class.",
         )
     return folder
 

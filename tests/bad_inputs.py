@@ -158,7 +158,7 @@ BAD = {
         Bad("validate spec.yaml", "spec.yaml: cannot be read", "The file is no text in UTF-8: another encoding, or a binary file.", "A spec is a text file in UTF-8.", file("spec.yaml", b"name: caf\xe9")),
         Bad("validate spec.yaml", "spec.yaml:4: data.source: is missing", "A key that has no default is not there.", KEYS, spec("source: digits, ", "")),
         Bad("validate spec.yaml", "spec.yaml:6: trian: unknown key", "A section or key that leapcore does not know; the nearest one is suggested.", KEYS, spec("train:", "trian:")),
-        Bad("validate leap-vits14-imagenet100", "data.train: folder 'data/imagenet100/train' does not exist", "The recipe waits for images that nobody can ship.", "Set data.train to a folder that holds one sub-folder of images per class."),
+        Bad("validate leap-vits14-imagenet100", "data.train: folder 'data/imagenet100/train' does not exist", "The recipe waits for images that nobody can ship.", "Set data.train to a folder that holds images, or one sub-folder of them per class."),
     ],
     "Values in the spec": [
         Bad("run spec.yaml --set train.seed", "--set train.seed: not of the form key=value", "An override without a value.", "Write --set section.key=value."),
@@ -190,6 +190,7 @@ BAD = {
         Bad("run spec.yaml --set student.model=vit_teeny", "student: timm has no model 'vit_teeny'", "timm does not know that name.", "Did you mean"),
         Bad("run spec.yaml --set student.model=", "student: no 'model' is named", "Only a folder of weights tells the model by itself.", "Name one, or give a folder as 'weights', which tells it."),
         Bad("run spec.yaml --set student.backbone=convnext", "which the backbone family 'convnext' does not take", "Family and model do not belong together.", "`leapcore backbones MODEL` finds the family that fits; 'timm' takes most others."),
+        Bad("run spec.yaml --set student.options={depth:4}", "student.options: 'depth:4' is no name of an argument; in YAML, a space follows a colon", "A slip of YAML: without the space, key and value are one word.", "leapcore schema --markdown"),
         Bad("run spec.yaml --set student.options.dept=3", "student: vit_tiny_patch16_224 does not take these options", "The model's constructor has no such argument, or not for such a value.", "Options given: "),
         Bad("run spec.yaml --set student.options.num_heads=5", "student: vit_tiny_patch16_224 cannot be built: dim should be divisible by num_heads", "Options that do not go together.", "Options given: "),
         Bad("run spec.yaml --set student.options.depth=0", "has no layers", "A model without blocks has nothing to train against.", "Give it at least one block."),
@@ -207,8 +208,8 @@ BAD = {
         Bad("run spec.yaml --set student.weights=pretrained", "the pretrained weights of vit_tiny_patch16_224 cannot be had", "There is no network, or nobody published weights of this model.", "Downloads need a network, and not every model has weights; or give a file or a folder.", offline),
     ],
     "Images": [
-        Bad("run spec.yaml --set data.source=folder --set data.train=gone", "data.train: folder 'gone' does not exist", "Paths are seen from where the command is run.", "Set data.train to a folder that holds one sub-folder of images per class."),
-        Bad(f"run spec.yaml {FOLDER}", "data.train: folder 'data/train' holds no images", "The class folders are empty, or hold files of other kinds.", "Set data.train to a folder that holds one sub-folder of images per class (.jpg, .png, …).", images(lambda train, val: _empty(train))),
+        Bad("run spec.yaml --set data.source=folder --set data.train=gone", "data.train: folder 'gone' does not exist", "Paths are seen from where the command is run.", "Set data.train to a folder that holds images, or one sub-folder of them per class."),
+        Bad(f"run spec.yaml {FOLDER}", "data.train: folder 'data/train' holds no images", "The class folders are empty, or hold files of other kinds.", "Set data.train to a folder that holds images, or one sub-folder of them per class (.jpg, .png, …).", images(lambda train, val: _empty(train))),
         Bad(f"run spec.yaml {FOLDER}", "data.train: no images in class folder 'birds'", "An empty class would shift the labels of all after it.", "Add images to it, or remove the folder if that class is not wanted.", images(lambda train, val: (train / "birds").mkdir())),
         Bad(f"run spec.yaml {FOLDER}", "data.val 'data/val' has classes that data.train has not: horses", "The two folders were made from different lists.", "Both folders need the same class folders, or the labels would not match.", images(lambda train, val: (val / "dogs").rename(val / "horses"))),
         Bad("run spec.yaml --set data.source=folder --set data.train=data --set data.val=data", "lies deeper in 'data' than one class folder", "The folder above the classes' was named.", "Arrange the images as data/CLASS/IMAGE.", images()),

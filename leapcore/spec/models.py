@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from leapcore.spec.method import CurriculumSpec
 from leapcore.spec.section import FileName, Section
@@ -27,6 +27,14 @@ class BackboneSpec(Section):
     options: dict[str, Any] = Field(
         {}, description="Further arguments of timm's model, such as embed_dim; img_size, in pixels, as well."
     )
+
+    @field_validator("options")
+    @classmethod
+    def _named(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name in options:
+            if not name.isidentifier():  # YAML reads {depth:4} as a key without a value
+                raise ValueError(f"{name!r} is no name of an argument; in YAML, a space follows a colon")
+        return options
 
 
 class TeacherSpec(BackboneSpec):

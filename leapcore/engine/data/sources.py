@@ -96,7 +96,7 @@ def _folder_dataset(key: str, path: str, class_map: dict[str, int] | None) -> An
     except RuntimeError as error:
         raise DataError(
             f"{key}: folder '{path}' holds no images",
-            f"Set {key} to a folder that holds one sub-folder of images per class (.jpg, .png, …).",
+            f"Set {key} to a folder that holds images, or one sub-folder of them per class (.jpg, .png, …).",
         ) from error
     _check_layout(key, root, [Path(file).relative_to(root).parts for file, _ in dataset.reader.samples])
     return dataset
