@@ -66,6 +66,12 @@ def spec_of(text: SpecText, overrides: Sequence[str] = (), *, files: bool = True
     return checked
 
 
+def warn_of_doubts(spec: Spec) -> None:
+    """Tell what a spec may say and is seldom meant to."""
+    for doubt in spec.doubts:
+        logger.warning("%s. %s", *doubt)
+
+
 def _drop_foreign_options(text: SpecText, path: KeyPath) -> None:
     """Another scheduler from the command line takes over only the options that it knows."""
     section: Any = text.keys

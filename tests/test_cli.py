@@ -107,6 +107,18 @@ def test_brackets_in_paths_are_no_markup(leapcore_):
     assert (code, "odd[/x]name" in out) == (0, True)
 
 
+def test_a_teacher_with_nothing_to_teach_is_told_before_a_run(leapcore_):
+    random = "teacher={backbone: vit, model: vit_tiny_patch16_224, options: {patch_size: 8, depth: 2}}"
+    for command in ("validate", "run"):
+        code, _, err = leapcore_(command, "spec.yaml", "--set", random)
+        assert code == 0
+        assert err.startswith("warning: the teacher has random weights (weights: none)")
+    several = "{backbone: vit, model: vit_tiny_patch16_224}"
+    options = [f"--set={one}" for one in ("teacher=null", f"teachers.a={several}", f"teachers.b={several}")]
+    _, _, err = leapcore_("validate", "spec.yaml", *options)
+    assert [line.split()[1] for line in err.splitlines()] == ["teachers.a", "teachers.b"]
+
+
 def test_validate_misses_no_missing_file(leapcore_):
     assert (
         "'gone.pth' do not exist"

@@ -24,6 +24,7 @@ from leapcore.cli import (
     status,
 )
 from leapcore.cli.common import Overrides, Source, console, fail, load
+from leapcore.cli.noise import library_noise
 from leapcore.cli.running import run_in_terminal
 from leapcore.engine.signals import Sigterm, raise_at_sigterm
 from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
@@ -115,7 +116,11 @@ def _start(processes: int, spec: Spec, quiet: bool) -> None:
 @app.command()
 def validate(source: Source, set_: Overrides = None) -> None:
     """Check a spec without running it: keys, values, plugins' names, and that its files exist."""
-    spec = load(source, set_)
+    from leapcore.spec_file import warn_of_doubts
+
+    with library_noise(shown=False):
+        spec = load(source, set_)
+        warn_of_doubts(spec)
     console().print(f"{source}: ok, results would go to runs/{spec.name}", highlight=False)
 
 

@@ -32,7 +32,7 @@ from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, StartFi
 from leapcore.listeners.pages import ModelCard, ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
-from leapcore.spec_file import load_spec
+from leapcore.spec_file import load_spec, warn_of_doubts
 
 
 def run(
@@ -92,6 +92,7 @@ def _run_in(
 
 def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> RunReport:
     chosen = chosen_listeners(spec)
+    warn_of_doubts(spec)
     with machine_faults_told(lambda: "before the first step"):
         loop = _loop(spec, folder, hooks, started)
     parts = loop.parts

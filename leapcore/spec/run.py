@@ -101,6 +101,14 @@ class Spec(Section):
         """Each teacher's curriculum, by the teacher's name."""
         return {name: teacher.curriculum or self.curriculum for name, teacher in self.each_teacher.items()}
 
+    @property
+    def doubts(self) -> list[tuple[str, str]]:
+        """What is allowed and seldom meant: causes, each with its remedy."""
+        random = [name for name, teacher in self.each_teacher.items() if teacher.weights == "none"]
+        whose = [f"teachers.{name}" if self.teachers else "the teacher" for name in random]
+        cause = "has random weights (weights: none): it has nothing to teach"
+        return [(f"{who} {cause}", "Name a file, a folder or 'pretrained'.") for who in whose]
+
     def to_yaml(self) -> str:
         """The spec with every default written out; loading it gives this spec again."""
         from io import StringIO
