@@ -51,6 +51,7 @@ def _as_object(run: LiveRun) -> dict[str, Any]:
         "folder": str(run.folder),
         "name": run.name,
         "state": run.state,
+        "reason": run.reason or None,
         "process": run.holder,
         "step": run.step,
         "total_steps": run.course.total_steps or None,
@@ -91,6 +92,7 @@ def _facts(run: LiveRun) -> dict[str, str]:
 
     epoch, checkpoint, left = run.figures.get("epoch"), run.checkpoint, run.seconds_left
     return {
+        "reason": run.reason,
         "step": _progress(run) + (f", epoch {epoch:.1f}" if epoch is not None else ""),
         "target": run.course.targets(run.targets) if run.targets else "",
         "figures": run.course.figures(run.figures),
@@ -200,6 +202,5 @@ def _tell(terminal: Console, run: LiveRun, line: dict[str, Any]) -> None:
 def _end(terminal: Console, run: LiveRun) -> None:
     from leapcore.listeners.lines import evaluation
 
-    told = evaluation(run.accuracy)
-    text = f"{run.folder}: {run.state}" + (f", {told}" if told else "")
+    text = f"{run.folder}: {', '.join(filter(None, [run.state, run.reason, evaluation(run.accuracy)]))}"
     plain(terminal, text, _STYLES.get(run.state, "yellow"))
