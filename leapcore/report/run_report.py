@@ -48,9 +48,8 @@ def run_document(run: Run) -> Document:
 
 def _summary(run: Run) -> list[str]:
     told = run.summary
-    said = [f"The run {_ENDED.get(run.status, f'is {run.status}')} after {counted(run.steps, 'step')}."]
-    if told.error:
-        said.append(f"Why: {told.error}")
+    ended = f"The run {_ENDED.get(run.status, f'is {run.status}')} after {counted(run.steps, 'step')}"
+    said = [f"{ended}: {told.error}." if told.error else f"{ended}."]
     if not math.isnan(told.flops.saved):
         said.append(
             f"Training took {flops(told.flops.spent)} FLOPs, {percent(told.flops.saved, 1)} % fewer than "
