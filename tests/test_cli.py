@@ -89,7 +89,10 @@ def test_validate_and_recipes_and_plugins(leapcore_):
     assert leapcore_("recipes")[1] == leapcore_("recipes", "list")[1]
     assert "name: quickstart" in leapcore_("recipes", "show", "quickstart")[1]
     assert leapcore_("recipes", "copy", "quickstart", "own.yaml")[0] == 0
-    assert leapcore_("validate", "own.yaml")[0] == 0
+    assert "results would go to runs/own" in leapcore_("validate", "own.yaml")[1]
+    for odd in ("12.yaml", "my own.yaml"):  # which no run can be called
+        assert leapcore_("recipes", "copy", "quickstart", odd)[0] == 0
+        assert "results would go to runs/quickstart" in leapcore_("validate", odd)[1]
     code, out, _ = leapcore_("plugins")
     assert code == 0
     assert "vit" in out

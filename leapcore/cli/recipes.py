@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -47,10 +48,21 @@ def copy_recipe(
     from leapcore.errors import OutputError
     from leapcore.recipes import recipe_text
 
-    text, path = recipe_text(name), target or Path(f"{name}.yaml")
+    path = target or Path(f"{name}.yaml")
+    text = _named(recipe_text(name), name, path.stem)
     if path.exists():
         raise OutputError(f"'{path}' exists already", "Name another file.")
     # Editors see the path from the YAML file, wherever they were started.
     write(path, f"# yaml-language-server: $schema={BESIDE}\n{text}")
     write(path.parent / BESIDE, schema_text())
     typer.echo(f"copied to {path}, with {BESIDE} for your editor; run it with: leapcore run {path}")
+
+
+def _named(text: str, recipe: str, name: str) -> str:
+    """A recipe under another name, so that it does not write where the recipe's own run lies."""
+    from ruamel.yaml import YAML
+
+    from leapcore.spec.section import RUN_NAME
+
+    usable = re.fullmatch(RUN_NAME, name) and YAML(typ="safe").load(name) == name  # 123 and true are no text
+    return text.replace(f"\nname: {recipe}\n", f"\nname: {name}\n") if usable else text

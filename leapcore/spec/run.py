@@ -12,7 +12,7 @@ from leapcore.spec.engine import CacheSpec, CheckpointSpec, EngineSpec, Listener
 from leapcore.spec.method import CurriculumSpec, EvaluateSpec, ObjectiveSpec
 from leapcore.spec.models import BackboneSpec, TeacherSpec
 from leapcore.spec.problems import KEYS, problems_of
-from leapcore.spec.section import Name, Section
+from leapcore.spec.section import RUN_NAME, Name, Section
 from leapcore.spec.training import OptimizerSpec, TrainSpec
 
 
@@ -26,7 +26,7 @@ class Spec(Section):
         SpecError: A key is unknown or missing, or a value is wrong; all faults are listed.
     """
 
-    name: str = Field(pattern=r"^\w[\w.\-]*$", description="Names the output folder, runs/<name>.")
+    name: str = Field(pattern=RUN_NAME, description="Names the output folder, runs/<name>.")
     teacher: BackboneSpec | None = Field(None, description="The teacher; null where there are several.")
     teachers: dict[Name, TeacherSpec] = Field(
         {}, description="Several teachers by name, each with its weight and, if it has one, its curriculum."

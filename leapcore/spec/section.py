@@ -29,6 +29,7 @@ def _as_text(value: object) -> object:
 FileName = Annotated[str, BeforeValidator(_as_text)]  # in code also a Path
 Period = Annotated[Duration, AfterValidator(_positive), WithJsonSchema(duration_pattern("ep", "st", least=1))]
 Moment = Period | Literal["end", "never"]
+RUN_NAME = r"^\w[\w.\-]*$"
 Name = Annotated[str, Field(pattern=r"^\w[\w\-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
