@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 import leapcore.plugins
+from leapcore.cli import app
 
 
 def _images(folder, classes=("a", "b"), count=2):
@@ -85,7 +87,8 @@ def test_eval_retrieval_on_a_small_data_set_in_the_published_layout(leapcore_, t
 
 def test_validate_and_recipes_and_plugins(leapcore_):
     assert leapcore_("validate", "spec.yaml")[:2] == (0, "spec.yaml: ok, results would go to runs/mine\n")
-    assert "quickstart: Distill" in leapcore_("recipes")[1]
+    assert re.search(r"^quickstart +Distill", leapcore_("recipes")[1], re.MULTILINE)
+    assert "quickstart  " in leapcore_("recipes")[1]
     assert leapcore_("recipes")[1] == leapcore_("recipes", "list")[1]
     assert "name: quickstart" in leapcore_("recipes", "show", "quickstart")[1]
     assert leapcore_("recipes", "copy", "quickstart", "own.yaml")[0] == 0
@@ -164,6 +167,29 @@ def test_help_is_quick_and_imports_nothing_heavy():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
     assert time.perf_counter() - started < 2  # 0.1 s here; a busy machine needs room
+
+
+@pytest.mark.parametrize("group", [[], ["eval"], ["recipes"], ["plugins"]])
+def test_every_summary_fits_into_80_columns(leapcore_, monkeypatch, group):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = leapcore_(*group, "-h")
+    assert (code, "..." in out.partition("Commands:")[2]) == (0, False)
+
+
+def test_help_names_what_a_value_is_and_no_type(leapcore_):
+    for path, command in _commands("leapcore", get_command(app)):
+        for parameter in command.params:
+            flag, value = getattr(parameter, "is_flag", False), parameter.metavar or ""
+            assert flag or "|" in value or value == "FILE.html" or value.isupper(), (path, parameter.name)
+            assert parameter.help, (path, parameter.name)
+            assert parameter.secondary_opts in ([], ["--no-follow"]), (path, parameter.name)
+    assert leapcore_("--version")[:2] == (0, f"leapcore {leapcore.__version__}\n")
+
+
+def _commands(path, command):
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _commands(f"{path} {name}", inner)
 
 
 def test_validate_does_not_need_torch(leapcore_, tmp_path):

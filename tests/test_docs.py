@@ -97,7 +97,8 @@ def _check_leapcore(command, words):
         node = node.commands[words.pop(0).strip("[]").split("|")[0]]
     alone = not words or words[0].startswith("-") or words == ["COMMAND", "--help"]
     assert alone or not hasattr(node, "commands"), command
-    known = {option for parameter in node.params for option in parameter.opts} | {"--help"}
+    forms = (form for parameter in node.params for form in (*parameter.opts, *parameter.secondary_opts))
+    known = {*forms, "--help"}
     assert set(re.findall(r"(?<!\w)--[a-z][\w-]*", " ".join(words))) <= known, command
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
+from leapcore._version import __version__
 from leapcore.cli import (
     backbones,
     bench,
@@ -38,21 +39,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(evaluate.app, name="eval")
-app.add_typer(plugins.app, name="plugins")
-app.command("bench")(bench.bench)
-app.command("backbones")(backbones.backbones)
-app.command("export")(export.export)
-app.command("plan")(plan.plan)
-app.command("embed")(embed.embed)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
-app.command("schema")(schema.schema)
-app.command("doctor")(doctor.doctor)
-app.command("status")(status.status)
-app.command("tail")(status.tail)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"leapcore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What goes before every command."""
 
 
 @app.command()
@@ -61,9 +64,13 @@ def run(
     set_: Overrides = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="DIR", help="Folder for the results; runs/<name> if not given."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for the results; runs/<name> if not given."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in that folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in that folder.")
+    ] = False,
     resume: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -115,13 +122,35 @@ def _start(processes: int, spec: Spec, quiet: bool) -> None:
 
 @app.command()
 def validate(source: Source, set_: Overrides = None) -> None:
-    """Check a spec without running it: keys, values, plugins' names, and that its files exist."""
+    """Check a spec without building models or loading images.
+
+    That is: keys, values, plugins' names, and that its files exist.
+    """
     from leapcore.spec_file import warn_of_doubts
 
     with library_noise(shown=False):
         spec = load(source, set_)
         warn_of_doubts(spec)
     console().print(f"{source}: ok, results would go to runs/{spec.name}", highlight=False)
+
+
+for _name, _command in {  # in the order in which help lists them
+    "plan": plan.plan,
+    "bench": bench.bench,
+    "status": status.status,
+    "tail": status.tail,
+    "report": report.report,
+    "compare": compare.compare,
+    "export": export.export,
+    "embed": embed.embed,
+    "doctor": doctor.doctor,
+    "backbones": backbones.backbones,
+    "schema": schema.schema,
+}.items():
+    app.command(_name)(_command)
+app.add_typer(evaluate.app, name="eval")
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(plugins.app, name="plugins")
 
 
 def main() -> NoReturn:

@@ -14,20 +14,29 @@ if TYPE_CHECKING:
 
     from leapcore.core.provider import LayerFeatureProvider
 
+_FIGURES = ("channels", "stride", "grid", "prefix", "GMACs", "share")  # the last two of all up to a layer
+
 
 def backbones(
-    name: Annotated[Optional[str], typer.Argument(help="A model, whose layers are shown.")] = None,  # noqa: UP045
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="MODEL", help="A model, whose layers are shown."),
+    ] = None,
     family: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="A backbone family; its models are listed, or NAME is looked for there.",
+            metavar="FAMILY",
+            help="A backbone family; its models are listed, or MODEL is looked for there.",
             autocompletion=completion.families,
         ),
     ] = None,
-    image_size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")] = 224,
+    image_size: Annotated[int, typer.Option(min=1, metavar="N", help="Side of the images in pixels.")] = 224,
     option: Options = None,
 ) -> None:
-    """List the backbone families, the models of one, or the layers of a model and what each costs."""
+    """List backbone families, their models, a model's layers.
+
+    A layer is shown with its shape, and with what a forward pass up to it costs.
+    """
     if name is not None:
         _show_layers(name, family, image_size, parsed_options(option))
     elif family is not None:
@@ -73,13 +82,21 @@ def _show_layers(name: str, family: str | None, image_size: int, options: dict[s
 
 
 def _layer_table(provider: LayerFeatureProvider) -> Table:
-    from rich.table import Table
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
 
     from leapcore.core.flops import count_layer_macs
     from leapcore.core.layer_check import layer_shapes
 
     macs, shapes = count_layer_macs(provider), layer_shapes(provider)
-    table = Table("layer", "name", "channels", "stride", "grid", "prefix tokens", "GMACs up to it", "share")
+    table = Table(
+        "layer",
+        Column("name", no_wrap=True),
+        *_FIGURES,
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
     for index, (layer, shape) in enumerate(zip(provider.layers, shapes, strict=True)):
         until = macs.until(index)
         prefix = 0 if shape.prefix_tokens is None else shape.prefix_tokens.shape[1]
