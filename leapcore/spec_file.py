@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ruamel.yaml.comments import CommentedMap
 
 from leapcore.errors import SpecError, UnknownNameError
-from leapcore.files import ground_truth_path, image_folder, weights_path
+from leapcore.files import READ_BY_TIMM, data_root, ground_truth_path, image_folder, weights_path
 from leapcore.options import options_model, plain_options
 from leapcore.plugins import installed_plugins
 from leapcore.registry import Factory
@@ -153,6 +153,8 @@ def _require_files(spec: Spec) -> None:
     if spec.data.source == "folder":
         image_folder("data.train", spec.data.train)
         image_folder("data.val", spec.data.val)
+    if spec.data.source.partition("/")[0] in READ_BY_TIMM:
+        data_root(spec.data.source, spec.data.root)
     for folder in spec.evaluate.retrieval:
         ground_truth_path(Path(folder))
 

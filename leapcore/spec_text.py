@@ -73,7 +73,9 @@ def read_text(source: str) -> SpecText:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or f"{error}".split("\n")[0]
-        raise SpecError(f"{label}{line}: this is not YAML: {problem}", "Mend that line.") from error
+        raise SpecError(
+            f"{label}{line}: this is not YAML: {problem}", "Correct that line or the one before it."
+        ) from error
     if not isinstance(keys, CommentedMap):
         raise SpecError(
             f"{label}: a spec is a mapping of sections", "Start from: leapcore recipes copy quickstart"
@@ -85,8 +87,12 @@ def read_text(source: str) -> SpecText:
 def _content(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise SpecError(f"{path}: cannot be read: {error}", "A spec is a text file in UTF-8.") from error
+    except OSError as error:
+        raise SpecError(
+            f"{path}: cannot be read: {error.strerror}", "Mend its permissions, or name another file."
+        ) from error
 
 
 def assignment(flag: str, text: str, example: str) -> tuple[str, Any]:

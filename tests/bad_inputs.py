@@ -3,7 +3,9 @@
 Each command is run in a folder that holds the sound ``spec.yaml`` of conftest.py and what ``prepare`` puts there.
 """
 
+import errno
 import functools
+import os
 import shutil
 import sys
 import tempfile
@@ -138,9 +140,28 @@ def launched_by_another(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def _empty(folder):
+def _empty(folder, left=None):
     for image in folder.rglob("*.png"):
-        image.unlink()
+        image.rename(image.with_name(left)) if left else image.unlink()
+
+
+def forbidden(name, prepare=lambda monkeypatch: None):
+    """A file or folder that may not be read; permissions mean nothing to root, who may run the tests."""
+
+    def refused(open_):
+        def inner(path, *arguments, **options):
+            if str(path) == name:
+                raise PermissionError(errno.EACCES, "Permission denied", name)
+            return open_(path, *arguments, **options)
+
+        return inner
+
+    def prepare_and_forbid(monkeypatch):
+        prepare(monkeypatch)
+        monkeypatch.setattr("os.scandir", refused(os.scandir))
+        monkeypatch.setattr(Path, "read_text", refused(Path.read_text))
+
+    return prepare_and_forbid
 
 
 HOOK = "import leapcore\n@leapcore.hookimpl\ndef {}(registry):\n    {}\n"
@@ -151,11 +172,12 @@ BAD = {
     "The spec's file": [
         Bad("run nowhere.yaml", "'nowhere.yaml' is neither a file nor a recipe", "No such file in this folder, and no recipe of that name.", "Recipes are listed by: leapcore recipes"),
         Bad("run spec.yml", "'spec.yml' is neither a file nor a recipe", "A slip in the name: the nearest file or recipe is suggested.", "Did you mean 'spec.yaml'?"),
-        Bad("validate spec.yaml", "spec.yaml:2: this is not YAML", "A bracket, quote or colon is missing, most often in the line before the one named.", "Mend that line.", file("spec.yaml", "name: [mine\ndata: 1\n")),
-        Bad("validate spec.yaml", "found character '\\t' that cannot start any token", "YAML is indented by spaces; this line begins with a tab.", "Mend that line.", file("spec.yaml", "name: mine\nteacher:\n\tbackbone: vit\n")),
-        Bad("validate spec.yaml", "found duplicate key \"name\"", "A key is there twice, and only one of them could count.", "Mend that line.", file("spec.yaml", "name: a\nname: b\n")),
+        Bad("validate spec.yaml", "spec.yaml:2: this is not YAML", "A bracket, quote or colon is missing, most often in the line before the one named.", "Correct that line or the one before it.", file("spec.yaml", "name: [mine\ndata: 1\n")),
+        Bad("validate spec.yaml", "found character '\\t' that cannot start any token", "YAML is indented by spaces; this line begins with a tab.", "Correct that line or the one before it.", file("spec.yaml", "name: mine\nteacher:\n\tbackbone: vit\n")),
+        Bad("validate spec.yaml", "found duplicate key \"name\"", "A key is there twice, and only one of them could count.", "Correct that line or the one before it.", file("spec.yaml", "name: a\nname: b\n")),
         Bad("validate spec.yaml", "a spec is a mapping of sections", "The file is empty, or holds a list or bare text.", "Start from: leapcore recipes copy quickstart", file("spec.yaml", "")),
         Bad("validate spec.yaml", "spec.yaml: cannot be read", "The file is no text in UTF-8: another encoding, or a binary file.", "A spec is a text file in UTF-8.", file("spec.yaml", b"name: caf\xe9")),
+        Bad("validate spec.yaml", "spec.yaml: cannot be read: Permission denied", "The file belongs to somebody else.", "Mend its permissions, or name another file.", forbidden("spec.yaml")),
         Bad("validate spec.yaml", "spec.yaml:4: data.source: is missing", "A key that has no default is not there.", KEYS, spec("source: digits, ", "")),
         Bad("validate spec.yaml", "spec.yaml:6: trian: unknown key", "A section or key that leapcore does not know; the nearest one is suggested.", KEYS, spec("train:", "trian:")),
         Bad("validate leap-vits14-imagenet100", "data.train: folder 'data/imagenet100/train' does not exist", "The recipe waits for images that nobody can ship.", "Set data.train to a folder that holds one sub-folder of images per class."),
@@ -208,12 +230,15 @@ BAD = {
     ],
     "Images": [
         Bad("run spec.yaml --set data.source=folder --set data.train=gone", "data.train: folder 'gone' does not exist", "Paths are seen from where the command is run.", "Set data.train to a folder that holds one sub-folder of images per class."),
-        Bad(f"run spec.yaml {FOLDER}", "data.train: folder 'data/train' holds no images", "The class folders are empty, or hold files of other kinds.", "Set data.train to a folder that holds one sub-folder of images per class (.jpg, .png, …).", images(lambda train, val: _empty(train))),
+        Bad("validate spec.yaml --set data.source=folder --set data.train=spec.yaml", "data.train: 'spec.yaml' is a file, not a folder", "An image, or a list of images, was named.", "Set data.train to a folder that holds one sub-folder of images per class."),
+        Bad(f"validate spec.yaml {FOLDER}", "data.val: folder 'data/val/dogs' cannot be read: Permission denied", "A folder belongs to somebody else.", "Mend its permissions.", forbidden("data/val/dogs", images())),
+        Bad(f"validate spec.yaml {FOLDER}", "data.train: folder 'data/train' holds no images", "The class folders are empty.", "Set data.train to a folder that holds one sub-folder of images per class (.jpg, .png, …).", images(lambda train, val: _empty(train))),
+        Bad(f"run spec.yaml {FOLDER}", "data.train: folder 'data/train' holds no images", "The class folders hold files of other kinds.", "Set data.train to a folder that holds one sub-folder of images per class (.jpg, .png, …).", images(lambda train, val: _empty(train, "notes.txt"))),
         Bad(f"run spec.yaml {FOLDER}", "data.train: no images in class folder 'birds'", "An empty class would shift the labels of all after it.", "Add images to it, or remove the folder if that class is not wanted.", images(lambda train, val: (train / "birds").mkdir())),
         Bad(f"run spec.yaml {FOLDER}", "data.val 'data/val' has classes that data.train has not: horses", "The two folders were made from different lists.", "Both folders need the same class folders, or the labels would not match.", images(lambda train, val: (val / "dogs").rename(val / "horses"))),
         Bad("run spec.yaml --set data.source=folder --set data.train=data --set data.val=data", "lies deeper in 'data' than one class folder", "The folder above the classes' was named.", "Arrange the images as data/CLASS/IMAGE.", images()),
         Bad(f"run spec.yaml {FOLDER}", "train.batch_size is 64, but there are only 2 training images", "Not one full batch: nothing would be trained.", "Set train.batch_size to 2 or less.", images()),
-        Bad("run spec.yaml --set data.source=wds/photos", "data.root is missing: 'wds/photos' reads files", "Shards and torchvision's data sets are read from a folder.", "Set it to their folder."),
+        Bad("validate spec.yaml --set data.source=wds/photos", "data.root is missing: 'wds/photos' reads files", "Shards and torchvision's data sets are read from a folder.", "Set it to their folder."),
         Bad("run spec.yaml --set data.source=torch/cifar10 --set data.root=.", "data.source 'torch/cifar10' cannot be opened for split 'train'", "The files are not in data.root; leapcore downloads no data sets of torchvision.", "Check source, root, split and keys; hfds, hfids and wds need: pip install 'leapcore[data]'."),
         Bad("run spec.yaml --set 'evaluate.retrieval=[roxford5k]'", "gnd_roxford5k.pkl cannot be used as ground truth: No such file", "The folder lacks what is published with the images.", "Fetch it from where the data set is published."),
     ],

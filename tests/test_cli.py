@@ -86,7 +86,8 @@ def test_eval_retrieval_on_a_small_data_set_in_the_published_layout(leapcore_, t
 
 
 def test_validate_and_recipes_and_plugins(leapcore_):
-    assert leapcore_("validate", "spec.yaml")[:2] == (0, "spec.yaml: ok, results would go to runs/mine\n")
+    told = "results would go to runs/mine (models are checked by: leapcore plan spec.yaml)"
+    assert leapcore_("validate", "spec.yaml")[:2] == (0, f"spec.yaml: ok, {told}\n")
     assert re.search(r"^quickstart +Distill", leapcore_("recipes")[1], re.MULTILINE)
     assert "quickstart  " in leapcore_("recipes")[1]
     assert leapcore_("recipes")[1] == leapcore_("recipes", "list")[1]

@@ -142,9 +142,11 @@ def _load_over_a_sound_spec(sections):
     for backbone in (spec.get("teacher", {}), spec["student"]):
         if backbone.get("weights", "").endswith(".safetensors"):
             Path(backbone["weights"]).touch()
+    Path(spec["data"].get("root", ".")).mkdir(parents=True, exist_ok=True)
     if spec["data"]["source"] == "folder":
         for split in ("train", "val"):
             Path(spec["data"][split]).mkdir(parents=True, exist_ok=True)
+            Path(spec["data"][split], "0.png").touch()
     YAML().dump(spec, Path("spec.yaml"))
     load_spec("spec.yaml")
 

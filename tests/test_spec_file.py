@@ -49,6 +49,7 @@ def test_every_recipe_is_valid_once_its_data_is_there(name, tmp_path, monkeypatc
     for data in ("imagenet100", "imagenet1k"):
         for split in ("train", "val"):
             (tmp_path / "data" / data / split).mkdir(parents=True)
+            (tmp_path / "data" / data / split / "0.png").touch()
     assert load_spec(name).name == name
 
 

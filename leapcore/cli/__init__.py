@@ -24,7 +24,7 @@ from leapcore.cli import (
     schema,
     status,
 )
-from leapcore.cli.common import Overrides, Source, console, fail, load
+from leapcore.cli.common import Overrides, Source, console, fail, load, plain
 from leapcore.cli.noise import library_noise
 from leapcore.cli.running import run_in_terminal
 from leapcore.engine.signals import Sigterm, raise_at_sigterm
@@ -124,30 +124,29 @@ def _start(processes: int, spec: Spec, quiet: bool) -> None:
 def validate(source: Source, set_: Overrides = None) -> None:
     """Check a spec without building models or loading images.
 
-    That is: keys, values, plugins' names, and that its files exist.
+    That is: keys, values, plugins' names, and that its files and folders of images are there.
     """
     from leapcore.spec_file import warn_of_doubts
 
     with library_noise(shown=False):
         spec = load(source, set_)
         warn_of_doubts(spec)
-    console().print(f"{source}: ok, results would go to runs/{spec.name}", highlight=False)
+    told = f"{source}: ok, results would go to runs/{spec.name}"
+    plain(console(), f"{told} (models are checked by: leapcore plan {source})")
 
 
-for _name, _command in {  # in the order in which help lists them
-    "plan": plan.plan,
-    "bench": bench.bench,
-    "status": status.status,
-    "tail": status.tail,
-    "report": report.report,
-    "compare": compare.compare,
-    "export": export.export,
-    "embed": embed.embed,
-    "doctor": doctor.doctor,
-    "backbones": backbones.backbones,
-    "schema": schema.schema,
-}.items():
-    app.command(_name)(_command)
+# In the order in which help lists them.
+app.command("plan")(plan.plan)
+app.command("bench")(bench.bench)
+app.command("status")(status.status)
+app.command("tail")(status.tail)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("export")(export.export)
+app.command("embed")(embed.embed)
+app.command("doctor")(doctor.doctor)
+app.command("backbones")(backbones.backbones)
+app.command("schema")(schema.schema)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(plugins.app, name="plugins")
