@@ -118,7 +118,8 @@ def _with_options(curriculum: CurriculumSpec | None, text: SpecText, path: KeyPa
     if curriculum is None:
         return None
     factory = _scheduler(text, curriculum.scheduler, path)
-    options = _checked_options(factory, curriculum.options, text, path)
+    whose = f"the scheduler '{curriculum.scheduler}'"
+    options = _checked_options(factory, curriculum.options, text, path, whose)
     return CurriculumSpec(scheduler=curriculum.scheduler, **options)
 
 
@@ -135,16 +136,17 @@ def _listener(text: SpecText, name: str, options: dict[str, Any]) -> dict[str, A
                 text.fault(path, f"the package '{module}' is not installed"),
                 f"Install it with: {install}. Or leave this listener out.",
             )
-    return _checked_options(factory, options, text, path)
+    return _checked_options(factory, options, text, path, f"the listener '{name}'")
 
 
 def _checked_options(
-    factory: Factory, options: dict[str, Any], text: SpecText, path: KeyPath
+    factory: Factory, options: dict[str, Any], text: SpecText, path: KeyPath, whose: str
 ) -> dict[str, Any]:
     try:
         return plain_options(factory, options)
     except ValidationError as error:
-        raise spec_error(text, options_model(factory), path, error) from error
+        unknown = f"{whose} has no such option"
+        raise spec_error(text, options_model(factory), path, error, unknown=unknown) from error
 
 
 def _require_files(spec: Spec) -> None:

@@ -12,7 +12,8 @@ from ruamel.yaml.error import YAMLError
 
 from leapcore.errors import LeapcoreError, SpecError, did_you_mean
 from leapcore.recipes import recipe_names, recipe_text
-from leapcore.spec.problems import KEYS, KeyPath, problems_of
+from leapcore.run_files import SPEC, is_run
+from leapcore.spec.problems import UNKNOWN, KeyPath, problems_of, remedy_of
 
 # Python's own errors come from values such as 2024-13-45, or from a thousand brackets.
 NOT_YAML = (YAMLError, ValueError, RecursionError)
@@ -61,6 +62,8 @@ def read_text(source: str) -> SpecText:
         label, content = source, _content(Path(source))
     elif source in recipe_names():
         label, content = f"recipe {source}", recipe_text(source)
+    elif is_run(Path(source)):
+        raise SpecError(f"'{source}' is a run's folder", f"Its spec: leapcore run {Path(source) / SPEC}")
     else:
         raise SpecError(
             f"'{source}' is neither a file nor a recipe",
@@ -149,7 +152,8 @@ def spec_error(
     model: type[BaseModel],
     prefix: KeyPath,
     error: ValidationError,
-    remedy: str = KEYS,
+    remedy: str = "",
+    unknown: str = UNKNOWN,
 ) -> LeapcoreError:
     """All faults that pydantic found, one line each; branches of a union are told together.
 
@@ -158,7 +162,9 @@ def spec_error(
         model: What it should be.
         prefix: Where in the text this model belongs.
         error: The faults.
-        remedy: What to do.
+        remedy: What to do; if empty, what the key means.
+        unknown: What is said of a key that is not known.
     """
-    faults = [text.fault(prefix + path, problem) for path, problem in problems_of(model, error).items()]
-    return SpecError("\n".join(faults), remedy)
+    problems = problems_of(model, error, unknown)
+    faults = [text.fault(prefix + path, problem) for path, problem in problems.items()]
+    return SpecError("\n".join(faults), remedy or remedy_of(model, problems, prefix))

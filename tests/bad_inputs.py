@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from conftest import SPEC
 
-KEYS = "The keys and their meaning: leapcore schema --markdown"
+KEYS = "All keys: leapcore schema --markdown"
 BENCH = """\
 name: toy
 base: spec.yaml
@@ -187,12 +187,18 @@ BAD = {
         Bad("run spec.yaml --set 'student.options={depth: 6'", "the value is not YAML", "Values are YAML: a bracket is open, or the shell took a quote away.", "Quote it."),
         Bad("run spec.yaml --set name.x=1", "'name' is a value, not a section", "An override goes deeper than the spec does.", "Set the value itself."),
         Bad("run spec.yaml --set train.sed=1", "--set: train.sed: unknown key. Did you mean 'seed'?", "A slip in a key's name.", KEYS),
-        Bad("run spec.yaml --set train.seed=x", "--set: train.seed: should be a valid integer", "A value of another type.", KEYS),
+        Bad("run spec.yaml --set train.lr=1", "--set: train.lr: unknown key. Did you mean optimizer.lr?", "The key belongs to another section.", KEYS),
+        Bad("run spec.yaml --set train.epochs=9", "--set: train.epochs: unknown key. Write train.duration: 10ep.", "A length has its unit with it: epochs or steps.", KEYS),
+        Bad("run spec.yaml --set name=a/b", "name: should be letters, digits, '_', '.' or '-'", "It names a folder.", "name: Names the output folder, runs/<name>."),
+        Bad("run spec.yaml --set data.augment.scale=0.5", "data.augment.scale: should be a list of two numbers, such as [0.5, 1.0], got 0.5", "A range has two ends.", "data.augment.scale: Smallest and largest share"),
+        Bad("run spec.yaml --set evaluate.knn=yes", "(steps); or should be 'end' or 'never', got 'yes'", "It is a moment, not a switch.", "evaluate.knn: Accuracy of the 20 nearest neighbours"),
+        Bad("run spec.yaml --set optimizer.lr=", "optimizer.lr: should be a number, got nothing (null)", "The value is missing; the shell may have cut it off.", "optimizer.lr: Peak learning rate"),
+        Bad("run spec.yaml --set train.seed=x", "--set: train.seed: should be an integer", "A value of another type.", KEYS),
         Bad("run spec.yaml --set train=3", "--set: train: should be a section of keys, got 3", "A value where a section belongs; `--set train.seed=3` sets one key.", KEYS),
         Bad("run spec.yaml --set optimizer.lr=-1", "optimizer.lr: should be greater than 0", "A value out of its range.", KEYS),
         Bad("run spec.yaml --set train.duration=5", "a duration is written like '5ep' (epochs) or '2000st' (steps), got 5", "A length of training without its unit.", KEYS),
         Bad("run spec.yaml --set optimizer.schedule=linear", "optimizer.schedule: should be 'cosine' or 'constant', got 'linear'", "One of a few words was expected.", KEYS),
-        Bad("run spec.yaml --set curriculum.treshold=1", "curriculum.treshold: unknown key. Did you mean 'threshold'?", "The scheduler has no such option.", KEYS),
+        Bad("run spec.yaml --set curriculum.treshold=1", "curriculum.treshold: the scheduler 'cka' has no such option. Did you mean 'threshold'?", "The scheduler has no such option.", KEYS),
         Bad("run spec.yaml --set curriculum.scheduler=ckaa", "unknown scheduler 'ckaa'", "No installed plugin has a scheduler of that name.", "Did you mean 'cka'?"),
         Bad("run spec.yaml --set objective.patch=mes", "unknown loss 'mes'", "No installed plugin has a loss of that name.", "Did you mean 'mse'?"),
         Bad("run spec.yaml --set data.source=digit", "unknown data source 'digit'", "No installed plugin has a data source of that name.", "Did you mean 'digits'?"),
@@ -258,9 +264,14 @@ BAD = {
         Bad("recipes show quikstart", "there is no recipe 'quikstart'", "A slip in the recipe's name.", "Did you mean 'quickstart'?"),
         Bad("recipes copy quickstart spec.yaml", "'spec.yaml' exists already", "Nothing is overwritten.", "Name another file."),
         Bad("recipes copy quickstart no/such/x.yaml", "'no/such/x.yaml' cannot be written", "The folder does not exist, or is not yours to write to.", "Name another file."),
-        Bad("eval knn no/such/folder --spec spec.yaml", "timm has no model 'no/such/folder'", "No such folder, so the name was taken for one of timm's.", "`leapcore backbones --family FAMILY` lists names; if a folder was meant, it does not exist."),
+        Bad("eval knn no/such/folder --spec spec.yaml", "there is no folder 'no/such/folder'", "The folder is not there, or not where the command is run.", "Name a run's or a student's folder, or a model of timm's."),
+        Bad("eval knn student --spec spec.yaml", "timm has no model 'student'", "No folder is called like that, so the name was taken for one of timm's.", "`leapcore backbones PART` lists the names that hold PART; if a folder was meant, it does not exist."),
         Bad("eval linear . --spec spec.yaml", "folder '.' is no timm model", "The folder is not a student's, such as runs/NAME/student.", "Give a folder in timm's local-dir format: config.json and model.safetensors."),
         Bad("eval knn teacher --spec spec.yaml --backbone convnext", "--backbone convnext, but the spec says the family of 'teacher'", "The option is for models that the spec does not name.", "Leave --backbone out."),
+        Bad("run runs/mine", "'runs/mine' is a run's folder", "A run's folder holds its spec.", "Its spec: leapcore run runs/mine/spec.yaml", run()),
+        Bad("report runs", "folder 'runs' holds neither a bench (matrix.json) nor a run", "A report is of one run, or of a benchmark.", "Of several runs: leapcore compare runs/*", run()),
+        Bad("compare runs", "folder 'runs' holds no run", "The folder of the runs was named.", "Name two runs or more, such as runs/*.", run()),
+        Bad("backbones sequencer2d_s", "leapcore cannot use sequencer2d_s: the cost of aten::lstm", "leapcore counts every operation, and does not know how to count this one.", "See docs/backbones.md."),
         Bad("report nowhere", "'nowhere' is no folder", "There is no such folder, or it is a file.", "Name the folder of a bench or of a run."),
         Bad("bench spec.yaml", "spec.yaml is the spec of a single run", "A benchmark's spec has teachers, students and methods.", "Run it with: leapcore run spec.yaml"),
         Bad("bench bench.yaml --list", "baseline: 'fixd' is none of the methods", "A name that the matrix does not have.", "The keys and their meaning: docs/bench.md", bench("baseline: fixed", "baseline: fixd")),

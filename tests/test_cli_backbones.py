@@ -43,6 +43,12 @@ def test_the_models_of_a_family(leapcore_):
     assert "resnet50" not in out.split()
 
 
+def test_models_are_found_by_a_part_of_their_names(leapcore_):
+    code, out, _ = leapcore_("backbones", "dinov2")
+    assert (code, "vit_giant_patch14_dinov2" in out.split()) == (0, True)
+    assert all("dinov2" in name for name in out.split())
+
+
 def test_the_layers_of_a_model_with_their_cost(leapcore_):
     code, out, _ = leapcore_("backbones", "convnext_tiny")
     assert code == 0

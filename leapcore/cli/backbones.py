@@ -20,7 +20,9 @@ _FIGURES = ("channels", "stride", "grid", "prefix", "GMACs", "share")  # the las
 def backbones(
     name: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(metavar="MODEL", help="A model, whose layers are shown."),
+        typer.Argument(
+            metavar="MODEL", help="A model, whose layers are shown; or a part of names, which are listed."
+        ),
     ] = None,
     family: Annotated[
         Optional[str],  # noqa: UP045
@@ -38,7 +40,7 @@ def backbones(
     A layer is shown with its shape, and with what a forward pass up to it costs.
     """
     if name is not None:
-        _show_layers(name, family, image_size, parsed_options(option))
+        _show_or_find(name, family, image_size, parsed_options(option))
     elif family is not None:
         _list_models(family)
     else:
@@ -64,6 +66,22 @@ def _list_models(family: str) -> None:
 
     names = models_of(family)
     typer.echo("\n".join(names) if names else f"The family '{family}' does not list its models.")
+
+
+def _show_or_find(name: str, family: str | None, image_size: int, options: dict[str, Any]) -> None:
+    """The layers of a model; where there is none of that name, the models whose names hold it."""
+    from leapcore.backbones import families, models_of
+    from leapcore.errors import CountingError, UnknownNameError
+
+    try:
+        _show_layers(name, family, image_size, options)
+    except CountingError as error:
+        raise CountingError(f"leapcore cannot use {name}: {error.cause}", "See docs/backbones.md.") from error
+    except UnknownNameError:
+        found = [model for one in families() for model in models_of(one) if name in model]
+        if family is not None or not found:
+            raise
+        typer.echo("\n".join(sorted(found)))
 
 
 def _show_layers(name: str, family: str | None, image_size: int, options: dict[str, Any]) -> None:

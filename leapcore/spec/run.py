@@ -11,7 +11,7 @@ from leapcore.spec.data import DataSpec
 from leapcore.spec.engine import CacheSpec, CheckpointSpec, EngineSpec, Listeners
 from leapcore.spec.method import CurriculumSpec, EvaluateSpec, ObjectiveSpec
 from leapcore.spec.models import BackboneSpec, TeacherSpec
-from leapcore.spec.problems import KEYS, problems_of
+from leapcore.spec.problems import problems_of, remedy_of
 from leapcore.spec.section import RUN_NAME, Name, Section
 from leapcore.spec.training import OptimizerSpec, TrainSpec
 
@@ -51,9 +51,10 @@ class Spec(Section):
         try:
             super().__init__(**keys)
         except ValidationError as error:
-            problems = problems_of(Spec, error).items()
-            told = (": ".join(filter(None, [".".join(map(str, path)), said])) for path, said in problems)
-            raise SpecError("\n".join(told), KEYS) from error
+            problems = problems_of(Spec, error)
+            named = ((".".join(map(str, path)), said) for path, said in problems.items())
+            told = "\n".join(": ".join(filter(None, one)) for one in named)
+            raise SpecError(told, remedy_of(Spec, problems)) from error
 
     @model_validator(mode="after")
     def _fits(self) -> Spec:
