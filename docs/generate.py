@@ -20,9 +20,9 @@ sys.path.append(str(DOCS.parent / "tests"))
 CLI = """\
 # Commands
 
-Made from the program itself by `make pages`; `leapcore COMMAND --help` says the same. Exit
-codes are in [scaling.md](scaling.md#what-ends-a-run-and-how), messages in
-[troubleshooting.md](troubleshooting.md).
+Made from the program itself by `make pages`; `leapcore COMMAND --help` (or `-h`) says the same, and
+`leapcore --version` tells the version. Exit codes are in
+[scaling.md](scaling.md#what-ends-a-run-and-how), messages in [troubleshooting.md](troubleshooting.md).
 """
 TROUBLE = """\
 # Troubleshooting by message
@@ -45,7 +45,7 @@ def _commands(path: str, command: Any) -> Iterator[str]:
     inner = getattr(command, "commands", {})
     if path != "leapcore":
         yield from _section(path, command)
-    for name in sorted(inner):
+    for name in inner:  # in the order of help
         yield from _commands(f"{path} {name}", inner[name])
 
 
@@ -54,28 +54,33 @@ def _section(path: str, command: Any) -> Iterator[str]:
     yield escape(inspect.cleandoc(command.help or command.callback.__doc__ or ""), quote=False) + "\n"
     if not hasattr(command, "commands"):
         yield f"`{' '.join([path, *map(_usage, command.params)])}`\n"
-        yield from (f"- `{_form(parameter)}`: {_meaning(parameter)}" for parameter in command.params)
+        yield from (
+            f"- `{_form(parameter, parameter.opts)}`: {_meaning(parameter)}" for parameter in command.params
+        )
         yield ""
 
 
 def _usage(parameter: Any) -> str:
-    form = _form(parameter)
-    many = "…" if getattr(parameter, "multiple", False) else ""
+    form = _form(parameter, parameter.opts[:1])
+    many = "…" if parameter.nargs == -1 or getattr(parameter, "multiple", False) else ""
     return f"{form}{many}" if parameter.required else f"[{form}]{many}"
 
 
-def _form(parameter: Any) -> str:
+def _form(parameter: Any, names: list[str]) -> str:
     """``--output DIR`` for an option, ``RUN`` for an argument."""
     value = parameter.metavar or parameter.name.upper()
     if parameter.param_type_name == "argument":
         return value
-    return parameter.opts[0] if parameter.is_flag else f"{parameter.opts[0]} {value}"
+    flag = parameter.is_flag
+    return "/".join([", ".join(names), *parameter.secondary_opts]) if flag else f"{', '.join(names)} {value}"
 
 
 def _meaning(parameter: Any) -> str:
-    meaning = escape(parameter.help or f"The {parameter.name}.", quote=False)
-    default = parameter.default
+    default = getattr(parameter.default, "value", parameter.default)  # of an enumeration
+    if parameter.secondary_opts:
+        default = parameter.opts[0] if default else parameter.secondary_opts[0]
     told = isinstance(default, (int, str)) and not isinstance(default, bool)
+    meaning = escape(parameter.help, quote=False)
     return f"{meaning} Default: {default}." if told else meaning
 
 

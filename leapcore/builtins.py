@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from leapcore.files import READ_BY_TIMM
 from leapcore.hookspecs import hookimpl
 from leapcore.registry import Registry
 
@@ -30,7 +31,7 @@ def leapcore_register_datasets(registry: Registry) -> None:
     """Folders, the embedded digits, and every other source that timm reads."""
     registry.register("folder", "leapcore.engine.data.sources:folder")
     registry.register("digits", "leapcore.engine.data.sources:digits")
-    for prefix in ("hfds", "hfids", "wds", "torch"):
+    for prefix in READ_BY_TIMM:
         registry.register(prefix, "leapcore.engine.data.sources:from_timm")
 
 

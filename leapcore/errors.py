@@ -110,9 +110,10 @@ def told_of(whose: str) -> Iterator[None]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The known names as a sentence, the nearest one first where there is one."""
+    """The nearest of the known names as a sentence, all of them where none is near."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    holding = sorted((other for other in names if len(name) > 2 and name in other), key=len)
+    near = holding or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"Did you mean '{near[0]}'?"
     return f"Known: {', '.join(names)}." if names else ""

@@ -157,6 +157,7 @@ class RunReport:
         machine: Versions of leapcore, torch, timm, deepspeed and python; platform, device (a GPU's name, or
             cpu), processes and threads. Empty in a summary of an earlier leapcore.
         links: Where listeners keep the run, by their names.
+        error: Why it failed; empty in a summary of an earlier leapcore.
     """
 
     name: str
@@ -171,3 +172,4 @@ class RunReport:
     curriculum: list[TargetChange] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    error: str = ""

@@ -13,6 +13,7 @@ from leapcore.errors import DataError, WeightsError, did_you_mean
 ASSET = "asset:"
 WITHOUT_FILE = ("none", "pretrained")
 PARTIAL = ".tmp"
+READ_BY_TIMM = ("hfds", "hfids", "wds", "torch")  # data sources, by their prefix
 
 
 def weights_path(weights: str) -> Path | None:
@@ -38,15 +39,38 @@ def image_folder(key: str, path: str) -> Path:
     """The folder that a key of the spec names.
 
     Raises:
-        DataError: It does not exist.
+        DataError: It does not exist, it or a class folder cannot be read, or there is no file in it.
     """
     folder = Path(path).expanduser()
+    remedy = f"Set {key} to a folder that holds images, or one sub-folder of them per class"
+    if folder.is_file():
+        raise DataError(f"{key}: '{path}' is a file, not a folder", f"{remedy}.")
     if not folder.is_dir():
         raise DataError(
-            f"{key}: folder '{path}' does not exist (looked for {folder.absolute()})",
-            f"Set {key} to a folder that holds images, or one sub-folder of them per class.",
+            f"{key}: folder '{path}' does not exist (looked for {folder.absolute()})", f"{remedy}."
         )
+    try:
+        for inner in (folder, *class_folders(folder)):
+            os.scandir(inner).close()
+    except OSError as error:
+        raise DataError(
+            f"{key}: folder '{error.filename}' cannot be read: {error.strerror}", "Mend its permissions."
+        ) from error
+    if not any(found for *_, found in os.walk(folder, followlinks=True)):
+        raise DataError(f"{key}: folder '{path}' holds no images", f"{remedy} (.jpg, .png, …).")
     return folder
+
+
+def data_root(source: str, root: str | None) -> None:
+    """Make sure that a data source's root is there, where it is named or needed.
+
+    Raises:
+        DataError: It is missing.
+    """
+    if root is not None and not Path(root).is_dir():
+        raise DataError(f"data.root '{root}' does not exist", "Set it to the folder with the files.")
+    if root is None and source.startswith(("wds/", "torch/")):
+        raise DataError(f"data.root is missing: '{source}' reads files", "Set it to their folder.")
 
 
 def ground_truth_path(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ruamel.yaml.comments import CommentedMap
 
 from leapcore.errors import SpecError, UnknownNameError
-from leapcore.files import ground_truth_path, image_folder, weights_path
+from leapcore.files import READ_BY_TIMM, data_root, ground_truth_path, image_folder, weights_path
 from leapcore.options import options_model, plain_options
 from leapcore.plugins import installed_plugins
 from leapcore.registry import Factory
@@ -66,6 +66,12 @@ def spec_of(text: SpecText, overrides: Sequence[str] = (), *, files: bool = True
     return checked
 
 
+def warn_of_doubts(spec: Spec) -> None:
+    """Tell what a spec may say and is seldom meant to."""
+    for doubt in spec.doubts:
+        logger.warning("%s. %s", *doubt)
+
+
 def _drop_foreign_options(text: SpecText, path: KeyPath) -> None:
     """Another scheduler from the command line takes over only the options that it knows."""
     section: Any = text.keys
@@ -112,7 +118,8 @@ def _with_options(curriculum: CurriculumSpec | None, text: SpecText, path: KeyPa
     if curriculum is None:
         return None
     factory = _scheduler(text, curriculum.scheduler, path)
-    options = _checked_options(factory, curriculum.options, text, path)
+    whose = f"the scheduler '{curriculum.scheduler}'"
+    options = _checked_options(factory, curriculum.options, text, path, whose)
     return CurriculumSpec(scheduler=curriculum.scheduler, **options)
 
 
@@ -129,16 +136,17 @@ def _listener(text: SpecText, name: str, options: dict[str, Any]) -> dict[str, A
                 text.fault(path, f"the package '{module}' is not installed"),
                 f"Install it with: {install}. Or leave this listener out.",
             )
-    return _checked_options(factory, options, text, path)
+    return _checked_options(factory, options, text, path, f"the listener '{name}'")
 
 
 def _checked_options(
-    factory: Factory, options: dict[str, Any], text: SpecText, path: KeyPath
+    factory: Factory, options: dict[str, Any], text: SpecText, path: KeyPath, whose: str
 ) -> dict[str, Any]:
     try:
         return plain_options(factory, options)
     except ValidationError as error:
-        raise spec_error(text, options_model(factory), path, error) from error
+        unknown = f"{whose} has no such option"
+        raise spec_error(text, options_model(factory), path, error, unknown=unknown) from error
 
 
 def _require_files(spec: Spec) -> None:
@@ -147,6 +155,8 @@ def _require_files(spec: Spec) -> None:
     if spec.data.source == "folder":
         image_folder("data.train", spec.data.train)
         image_folder("data.val", spec.data.val)
+    if spec.data.source.partition("/")[0] in READ_BY_TIMM:
+        data_root(spec.data.source, spec.data.root)
     for folder in spec.evaluate.retrieval:
         ground_truth_path(Path(folder))
 

@@ -12,7 +12,8 @@ from ruamel.yaml.error import YAMLError
 
 from leapcore.errors import LeapcoreError, SpecError, did_you_mean
 from leapcore.recipes import recipe_names, recipe_text
-from leapcore.spec.problems import KEYS, KeyPath, problems_of
+from leapcore.run_files import SPEC, is_run
+from leapcore.spec.problems import UNKNOWN, KeyPath, problems_of, remedy_of
 
 # Python's own errors come from values such as 2024-13-45, or from a thousand brackets.
 NOT_YAML = (YAMLError, ValueError, RecursionError)
@@ -61,6 +62,8 @@ def read_text(source: str) -> SpecText:
         label, content = source, _content(Path(source))
     elif source in recipe_names():
         label, content = f"recipe {source}", recipe_text(source)
+    elif is_run(Path(source)):
+        raise SpecError(f"'{source}' is a run's folder", f"Its spec: leapcore run {Path(source) / SPEC}")
     else:
         raise SpecError(
             f"'{source}' is neither a file nor a recipe",
@@ -73,7 +76,9 @@ def read_text(source: str) -> SpecText:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or f"{error}".split("\n")[0]
-        raise SpecError(f"{label}{line}: this is not YAML: {problem}", "Mend that line.") from error
+        raise SpecError(
+            f"{label}{line}: this is not YAML: {problem}", "Correct that line or the one before it."
+        ) from error
     if not isinstance(keys, CommentedMap):
         raise SpecError(
             f"{label}: a spec is a mapping of sections", "Start from: leapcore recipes copy quickstart"
@@ -85,8 +90,12 @@ def read_text(source: str) -> SpecText:
 def _content(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise SpecError(f"{path}: cannot be read: {error}", "A spec is a text file in UTF-8.") from error
+    except OSError as error:
+        raise SpecError(
+            f"{path}: cannot be read: {error.strerror}", "Mend its permissions, or name another file."
+        ) from error
 
 
 def assignment(flag: str, text: str, example: str) -> tuple[str, Any]:
@@ -143,7 +152,8 @@ def spec_error(
     model: type[BaseModel],
     prefix: KeyPath,
     error: ValidationError,
-    remedy: str = KEYS,
+    remedy: str = "",
+    unknown: str = UNKNOWN,
 ) -> LeapcoreError:
     """All faults that pydantic found, one line each; branches of a union are told together.
 
@@ -152,7 +162,9 @@ def spec_error(
         model: What it should be.
         prefix: Where in the text this model belongs.
         error: The faults.
-        remedy: What to do.
+        remedy: What to do; if empty, what the key means.
+        unknown: What is said of a key that is not known.
     """
-    faults = [text.fault(prefix + path, problem) for path, problem in problems_of(model, error).items()]
-    return SpecError("\n".join(faults), remedy)
+    problems = problems_of(model, error, unknown)
+    faults = [text.fault(prefix + path, problem) for path, problem in problems.items()]
+    return SpecError("\n".join(faults), remedy or remedy_of(model, problems, prefix))

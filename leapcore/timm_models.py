@@ -134,10 +134,13 @@ def _known_name(model: str | None) -> str:
 def _suggest_model(model: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches(model, import_timm().list_models(), n=3)
+    names = import_timm().list_models()
+    near = [name for name in names if model in name][:3] or difflib.get_close_matches(model, names, n=3)
     if near:
         return f"Did you mean {' or '.join(near)}?"
-    return "`leapcore backbones --family FAMILY` lists names; if a folder was meant, it does not exist."
+    return (
+        "`leapcore backbones PART` lists the names that hold PART; if a folder was meant, it does not exist."
+    )
 
 
 def _create(name: str, options: dict[str, Any], *, pretrained: bool = False) -> Any:

@@ -3,7 +3,9 @@
 Each command is run in a folder that holds the sound ``spec.yaml`` of conftest.py and what ``prepare`` puts there.
 """
 
+import errno
 import functools
+import os
 import shutil
 import sys
 import tempfile
@@ -14,7 +16,7 @@ from typing import NamedTuple
 
 from conftest import SPEC
 
-KEYS = "The keys and their meaning: leapcore schema --markdown"
+KEYS = "All keys: leapcore schema --markdown"
 BENCH = """\
 name: toy
 base: spec.yaml
@@ -138,9 +140,28 @@ def launched_by_another(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def _empty(folder):
+def _empty(folder, left=None):
     for image in folder.rglob("*.png"):
-        image.unlink()
+        image.rename(image.with_name(left)) if left else image.unlink()
+
+
+def forbidden(name, prepare=lambda monkeypatch: None):
+    """A file or folder that may not be read; permissions mean nothing to root, who may run the tests."""
+
+    def refused(open_):
+        def inner(path, *arguments, **options):
+            if str(path) == name:
+                raise PermissionError(errno.EACCES, "Permission denied", name)
+            return open_(path, *arguments, **options)
+
+        return inner
+
+    def prepare_and_forbid(monkeypatch):
+        prepare(monkeypatch)
+        monkeypatch.setattr("os.scandir", refused(os.scandir))
+        monkeypatch.setattr(Path, "read_text", refused(Path.read_text))
+
+    return prepare_and_forbid
 
 
 HOOK = "import leapcore\n@leapcore.hookimpl\ndef {}(registry):\n    {}\n"
@@ -151,11 +172,12 @@ BAD = {
     "The spec's file": [
         Bad("run nowhere.yaml", "'nowhere.yaml' is neither a file nor a recipe", "No such file in this folder, and no recipe of that name.", "Recipes are listed by: leapcore recipes"),
         Bad("run spec.yml", "'spec.yml' is neither a file nor a recipe", "A slip in the name: the nearest file or recipe is suggested.", "Did you mean 'spec.yaml'?"),
-        Bad("validate spec.yaml", "spec.yaml:2: this is not YAML", "A bracket, quote or colon is missing, most often in the line before the one named.", "Mend that line.", file("spec.yaml", "name: [mine\ndata: 1\n")),
-        Bad("validate spec.yaml", "found character '\\t' that cannot start any token", "YAML is indented by spaces; this line begins with a tab.", "Mend that line.", file("spec.yaml", "name: mine\nteacher:\n\tbackbone: vit\n")),
-        Bad("validate spec.yaml", "found duplicate key \"name\"", "A key is there twice, and only one of them could count.", "Mend that line.", file("spec.yaml", "name: a\nname: b\n")),
+        Bad("validate spec.yaml", "spec.yaml:2: this is not YAML", "A bracket, quote or colon is missing, most often in the line before the one named.", "Correct that line or the one before it.", file("spec.yaml", "name: [mine\ndata: 1\n")),
+        Bad("validate spec.yaml", "found character '\\t' that cannot start any token", "YAML is indented by spaces; this line begins with a tab.", "Correct that line or the one before it.", file("spec.yaml", "name: mine\nteacher:\n\tbackbone: vit\n")),
+        Bad("validate spec.yaml", "found duplicate key \"name\"", "A key is there twice, and only one of them could count.", "Correct that line or the one before it.", file("spec.yaml", "name: a\nname: b\n")),
         Bad("validate spec.yaml", "a spec is a mapping of sections", "The file is empty, or holds a list or bare text.", "Start from: leapcore recipes copy quickstart", file("spec.yaml", "")),
         Bad("validate spec.yaml", "spec.yaml: cannot be read", "The file is no text in UTF-8: another encoding, or a binary file.", "A spec is a text file in UTF-8.", file("spec.yaml", b"name: caf\xe9")),
+        Bad("validate spec.yaml", "spec.yaml: cannot be read: Permission denied", "The file belongs to somebody else.", "Mend its permissions, or name another file.", forbidden("spec.yaml")),
         Bad("validate spec.yaml", "spec.yaml:4: data.source: is missing", "A key that has no default is not there.", KEYS, spec("source: digits, ", "")),
         Bad("validate spec.yaml", "spec.yaml:6: trian: unknown key", "A section or key that leapcore does not know; the nearest one is suggested.", KEYS, spec("train:", "trian:")),
         Bad("validate leap-vits14-imagenet100", "data.train: folder 'data/imagenet100/train' does not exist", "The recipe waits for images that nobody can ship.", "Set data.train to a folder that holds images, or one sub-folder of them per class."),
@@ -165,12 +187,18 @@ BAD = {
         Bad("run spec.yaml --set 'student.options={depth: 6'", "the value is not YAML", "Values are YAML: a bracket is open, or the shell took a quote away.", "Quote it."),
         Bad("run spec.yaml --set name.x=1", "'name' is a value, not a section", "An override goes deeper than the spec does.", "Set the value itself."),
         Bad("run spec.yaml --set train.sed=1", "--set: train.sed: unknown key. Did you mean 'seed'?", "A slip in a key's name.", KEYS),
-        Bad("run spec.yaml --set train.seed=x", "--set: train.seed: should be a valid integer", "A value of another type.", KEYS),
+        Bad("run spec.yaml --set train.lr=1", "--set: train.lr: unknown key. Did you mean optimizer.lr?", "The key belongs to another section.", KEYS),
+        Bad("run spec.yaml --set train.epochs=9", "--set: train.epochs: unknown key. Write train.duration: 10ep.", "A length has its unit with it: epochs or steps.", KEYS),
+        Bad("run spec.yaml --set name=a/b", "name: should be letters, digits, '_', '.' or '-'", "It names a folder.", "name: Names the output folder, runs/<name>."),
+        Bad("run spec.yaml --set data.augment.scale=0.5", "data.augment.scale: should be a list of two numbers, such as [0.5, 1.0], got 0.5", "A range has two ends.", "data.augment.scale: Smallest and largest share"),
+        Bad("run spec.yaml --set evaluate.knn=yes", "(steps); or should be 'end' or 'never', got 'yes'", "It is a moment, not a switch.", "evaluate.knn: Accuracy of the 20 nearest neighbours"),
+        Bad("run spec.yaml --set optimizer.lr=", "optimizer.lr: should be a number, got nothing (null)", "The value is missing; the shell may have cut it off.", "optimizer.lr: Peak learning rate"),
+        Bad("run spec.yaml --set train.seed=x", "--set: train.seed: should be an integer", "A value of another type.", KEYS),
         Bad("run spec.yaml --set train=3", "--set: train: should be a section of keys, got 3", "A value where a section belongs; `--set train.seed=3` sets one key.", KEYS),
         Bad("run spec.yaml --set optimizer.lr=-1", "optimizer.lr: should be greater than 0", "A value out of its range.", KEYS),
         Bad("run spec.yaml --set train.duration=5", "a duration is written like '5ep' (epochs) or '2000st' (steps), got 5", "A length of training without its unit.", KEYS),
         Bad("run spec.yaml --set optimizer.schedule=linear", "optimizer.schedule: should be 'cosine' or 'constant', got 'linear'", "One of a few words was expected.", KEYS),
-        Bad("run spec.yaml --set curriculum.treshold=1", "curriculum.treshold: unknown key. Did you mean 'threshold'?", "The scheduler has no such option.", KEYS),
+        Bad("run spec.yaml --set curriculum.treshold=1", "curriculum.treshold: the scheduler 'cka' has no such option. Did you mean 'threshold'?", "The scheduler has no such option.", KEYS),
         Bad("run spec.yaml --set curriculum.scheduler=ckaa", "unknown scheduler 'ckaa'", "No installed plugin has a scheduler of that name.", "Did you mean 'cka'?"),
         Bad("run spec.yaml --set objective.patch=mes", "unknown loss 'mes'", "No installed plugin has a loss of that name.", "Did you mean 'mse'?"),
         Bad("run spec.yaml --set data.source=digit", "unknown data source 'digit'", "No installed plugin has a data source of that name.", "Did you mean 'digits'?"),
@@ -209,12 +237,15 @@ BAD = {
     ],
     "Images": [
         Bad("run spec.yaml --set data.source=folder --set data.train=gone", "data.train: folder 'gone' does not exist", "Paths are seen from where the command is run.", "Set data.train to a folder that holds images, or one sub-folder of them per class."),
-        Bad(f"run spec.yaml {FOLDER}", "data.train: folder 'data/train' holds no images", "The class folders are empty, or hold files of other kinds.", "Set data.train to a folder that holds images, or one sub-folder of them per class (.jpg, .png, …).", images(lambda train, val: _empty(train))),
+        Bad("validate spec.yaml --set data.source=folder --set data.train=spec.yaml", "data.train: 'spec.yaml' is a file, not a folder", "An image, or a list of images, was named.", "Set data.train to a folder that holds images, or one sub-folder of them per class."),
+        Bad(f"validate spec.yaml {FOLDER}", "data.val: folder 'data/val/dogs' cannot be read: Permission denied", "A folder belongs to somebody else.", "Mend its permissions.", forbidden("data/val/dogs", images())),
+        Bad(f"validate spec.yaml {FOLDER}", "data.train: folder 'data/train' holds no images", "The class folders are empty.", "Set data.train to a folder that holds images, or one sub-folder of them per class (.jpg, .png, …).", images(lambda train, val: _empty(train))),
+        Bad(f"run spec.yaml {FOLDER}", "data.train: folder 'data/train' holds no images", "The class folders hold files of other kinds.", "Set data.train to a folder that holds images, or one sub-folder of them per class (.jpg, .png, …).", images(lambda train, val: _empty(train, "notes.txt"))),
         Bad(f"run spec.yaml {FOLDER}", "data.train: no images in class folder 'birds'", "An empty class would shift the labels of all after it.", "Add images to it, or remove the folder if that class is not wanted.", images(lambda train, val: (train / "birds").mkdir())),
         Bad(f"run spec.yaml {FOLDER}", "data.val 'data/val' has classes that data.train has not: horses", "The two folders were made from different lists.", "Both folders need the same class folders, or the labels would not match.", images(lambda train, val: (val / "dogs").rename(val / "horses"))),
         Bad("run spec.yaml --set data.source=folder --set data.train=data --set data.val=data", "lies deeper in 'data' than one class folder", "The folder above the classes' was named.", "Arrange the images as data/CLASS/IMAGE.", images()),
         Bad(f"run spec.yaml {FOLDER}", "train.batch_size is 64, but there are only 2 training images", "Not one full batch: nothing would be trained.", "Set train.batch_size to 2 or less.", images()),
-        Bad("run spec.yaml --set data.source=wds/photos", "data.root is missing: 'wds/photos' reads files", "Shards and torchvision's data sets are read from a folder.", "Set it to their folder."),
+        Bad("validate spec.yaml --set data.source=wds/photos", "data.root is missing: 'wds/photos' reads files", "Shards and torchvision's data sets are read from a folder.", "Set it to their folder."),
         Bad("run spec.yaml --set data.source=torch/cifar10 --set data.root=.", "data.source 'torch/cifar10' cannot be opened for split 'train'", "The files are not in data.root; leapcore downloads no data sets of torchvision.", "Check source, root, split and keys; hfds, hfids and wds need: pip install 'leapcore[data]'."),
         Bad("run spec.yaml --set 'evaluate.retrieval=[roxford5k]'", "gnd_roxford5k.pkl cannot be used as ground truth: No such file", "The folder lacks what is published with the images.", "Fetch it from where the data set is published."),
     ],
@@ -234,9 +265,14 @@ BAD = {
         Bad("recipes show quikstart", "there is no recipe 'quikstart'", "A slip in the recipe's name.", "Did you mean 'quickstart'?"),
         Bad("recipes copy quickstart spec.yaml", "'spec.yaml' exists already", "Nothing is overwritten.", "Name another file."),
         Bad("recipes copy quickstart no/such/x.yaml", "'no/such/x.yaml' cannot be written", "The folder does not exist, or is not yours to write to.", "Name another file."),
-        Bad("eval knn no/such/folder --spec spec.yaml", "timm has no model 'no/such/folder'", "No such folder, so the name was taken for one of timm's.", "`leapcore backbones --family FAMILY` lists names; if a folder was meant, it does not exist."),
+        Bad("eval knn no/such/folder --spec spec.yaml", "there is no folder 'no/such/folder'", "The folder is not there, or not where the command is run.", "Name a run's or a student's folder, or a model of timm's."),
+        Bad("eval knn student --spec spec.yaml", "timm has no model 'student'", "No folder is called like that, so the name was taken for one of timm's.", "`leapcore backbones PART` lists the names that hold PART; if a folder was meant, it does not exist."),
         Bad("eval linear . --spec spec.yaml", "folder '.' is no timm model", "The folder is not a student's, such as runs/NAME/student.", "Give a folder in timm's local-dir format: config.json and model.safetensors."),
         Bad("eval knn teacher --spec spec.yaml --backbone convnext", "--backbone convnext, but the spec says the family of 'teacher'", "The option is for models that the spec does not name.", "Leave --backbone out."),
+        Bad("run runs/mine", "'runs/mine' is a run's folder", "A run's folder holds its spec.", "Its spec: leapcore run runs/mine/spec.yaml", run()),
+        Bad("report runs", "folder 'runs' holds neither a bench (matrix.json) nor a run", "A report is of one run, or of a benchmark.", "Of several runs: leapcore compare runs/*", run()),
+        Bad("compare runs", "folder 'runs' holds no run", "The folder of the runs was named.", "Name two runs or more, such as runs/*.", run()),
+        Bad("backbones sequencer2d_s", "leapcore cannot use sequencer2d_s: the cost of aten::lstm", "leapcore counts every operation, and does not know how to count this one.", "See docs/backbones.md."),
         Bad("report nowhere", "'nowhere' is no folder", "There is no such folder, or it is a file.", "Name the folder of a bench or of a run."),
         Bad("bench spec.yaml", "spec.yaml is the spec of a single run", "A benchmark's spec has teachers, students and methods.", "Run it with: leapcore run spec.yaml"),
         Bad("bench bench.yaml --list", "baseline: 'fixd' is none of the methods", "A name that the matrix does not have.", "The keys and their meaning: docs/bench.md", bench("baseline: fixed", "baseline: fixd")),

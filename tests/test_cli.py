@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 import leapcore.plugins
+from leapcore.cli import app
 
 
 def _images(folder, classes=("a", "b"), count=2):
@@ -84,12 +86,17 @@ def test_eval_retrieval_on_a_small_data_set_in_the_published_layout(leapcore_, t
 
 
 def test_validate_and_recipes_and_plugins(leapcore_):
-    assert leapcore_("validate", "spec.yaml")[:2] == (0, "spec.yaml: ok, results would go to runs/mine\n")
-    assert "quickstart: Distill" in leapcore_("recipes")[1]
+    told = "results would go to runs/mine (models are checked by: leapcore plan spec.yaml)"
+    assert leapcore_("validate", "spec.yaml")[:2] == (0, f"spec.yaml: ok, {told}\n")
+    assert re.search(r"^quickstart +Distill", leapcore_("recipes")[1], re.MULTILINE)
+    assert "quickstart  " in leapcore_("recipes")[1]
     assert leapcore_("recipes")[1] == leapcore_("recipes", "list")[1]
     assert "name: quickstart" in leapcore_("recipes", "show", "quickstart")[1]
     assert leapcore_("recipes", "copy", "quickstart", "own.yaml")[0] == 0
-    assert leapcore_("validate", "own.yaml")[0] == 0
+    assert "results would go to runs/own" in leapcore_("validate", "own.yaml")[1]
+    for odd in ("12.yaml", "my own.yaml"):  # which no run can be called
+        assert leapcore_("recipes", "copy", "quickstart", odd)[0] == 0
+        assert "results would go to runs/quickstart" in leapcore_("validate", odd)[1]
     code, out, _ = leapcore_("plugins")
     assert code == 0
     assert "vit" in out
@@ -105,6 +112,18 @@ def test_the_baseline_is_one_override_away(leapcore_, caplog):
 def test_brackets_in_paths_are_no_markup(leapcore_):
     code, out, _ = leapcore_("run", "spec.yaml", "--output", "odd[/x]name")
     assert (code, "odd[/x]name" in out) == (0, True)
+
+
+def test_a_teacher_with_nothing_to_teach_is_told_before_a_run(leapcore_):
+    random = "teacher={backbone: vit, model: vit_tiny_patch16_224, options: {patch_size: 8, depth: 2}}"
+    for command in ("validate", "run"):
+        code, _, err = leapcore_(command, "spec.yaml", "--set", random)
+        assert code == 0
+        assert err.startswith("warning: the teacher has random weights (weights: none)")
+    several = "{backbone: vit, model: vit_tiny_patch16_224}"
+    options = [f"--set={one}" for one in ("teacher=null", f"teachers.a={several}", f"teachers.b={several}")]
+    _, _, err = leapcore_("validate", "spec.yaml", *options)
+    assert [line.split()[1] for line in err.splitlines()] == ["teachers.a", "teachers.b"]
 
 
 def test_validate_misses_no_missing_file(leapcore_):
@@ -149,6 +168,29 @@ def test_help_is_quick_and_imports_nothing_heavy():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
     assert time.perf_counter() - started < 2  # 0.1 s here; a busy machine needs room
+
+
+@pytest.mark.parametrize("group", [[], ["eval"], ["recipes"], ["plugins"]])
+def test_every_summary_fits_into_80_columns(leapcore_, monkeypatch, group):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = leapcore_(*group, "-h")
+    assert (code, "..." in out.partition("Commands:")[2]) == (0, False)
+
+
+def test_help_names_what_a_value_is_and_no_type(leapcore_):
+    for path, command in _commands("leapcore", get_command(app)):
+        for parameter in command.params:
+            flag, value = getattr(parameter, "is_flag", False), parameter.metavar or ""
+            assert flag or "|" in value or value == "FILE.html" or value.isupper(), (path, parameter.name)
+            assert parameter.help, (path, parameter.name)
+            assert parameter.secondary_opts in ([], ["--no-follow"]), (path, parameter.name)
+    assert leapcore_("--version")[:2] == (0, f"leapcore {leapcore.__version__}\n")
+
+
+def _commands(path, command):
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _commands(f"{path} {name}", inner)
 
 
 def test_validate_does_not_need_torch(leapcore_, tmp_path):

@@ -43,14 +43,21 @@ def test_the_models_of_a_family(leapcore_):
     assert "resnet50" not in out.split()
 
 
+def test_models_are_found_by_a_part_of_their_names(leapcore_):
+    code, out, _ = leapcore_("backbones", "dinov2")
+    assert (code, "vit_giant_patch14_dinov2" in out.split()) == (0, True)
+    assert all("dinov2" in name for name in out.split())
+
+
 def test_the_layers_of_a_model_with_their_cost(leapcore_):
     code, out, _ = leapcore_("backbones", "convnext_tiny")
     assert code == 0
     assert "convnext_tiny, family convnext, 224 x 224 pixels, 27,820,128 parameters" in out
     last = next(line for line in out.splitlines() if "stages.3.blocks.2" in line)
-    assert [cell.strip() for cell in last.split("│")[1:-1]] == [
+    assert re.split(" {2,}", last.strip()) == [
         "18", "stages.3.blocks.2", "768", "32", "7 x 7", "0", "4.4698", "100.0%",
     ]  # fmt: skip
+    assert max(map(len, map(str.rstrip, out.splitlines()[1:]))) <= 80
 
 
 def test_a_small_model_at_another_size(leapcore_):

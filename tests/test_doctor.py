@@ -74,7 +74,7 @@ def test_a_check_that_hangs_is_given_up_and_those_that_need_it_are_not_made():
     ("look", "code", "last"),
     [
         (sound, 0, "all is well"),
-        (doubtful, 0, "runs can work; 1 to look at"),
+        (doubtful, 0, "leapcore can run here; 1 warning"),
         (raises, 1, "1 to mend before a run can work, 0 to look at"),
     ],
 )

@@ -112,7 +112,10 @@ MISTAKES = {
     "no images": (["empty", "-o", "f.npz"], "folder 'empty' holds no images"),
     "none readable": (["broken", "-o", "f.npz"], "no image can be read; x.png: "),
     "no data": (["gone", "-o", "f.npz"], "'gone' is neither a folder nor a data source"),
-    "no layer": (["pictures", "-o", "f.npz", "--layer", "3"], "there is no layer 3: the model has 2"),
+    "no layer": (
+        ["pictures", "-o", "f.npz", "--layer", "3", "--set", "data.workers=0"],
+        "there is no layer 3: the model has 2",
+    ),
     "unknown key": (["pictures", "-o", "f.npz", "--set", "wrkers=1"], "--set: wrkers: unknown key"),
 }
 

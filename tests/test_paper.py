@@ -33,6 +33,7 @@ def empty_data(tmp_path, monkeypatch):
     for data in THRESHOLDS:
         for split in ("train", "val"):
             (tmp_path / "data" / data / split).mkdir(parents=True)
+            (tmp_path / "data" / data / split / "0.png").touch()
     monkeypatch.chdir(tmp_path)
 
 

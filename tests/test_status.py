@@ -119,6 +119,17 @@ def test_status_of_one_run_and_as_json(leapcore_, a_run):
     assert told["checkpoint"] is None
 
 
+def test_why_a_run_failed_is_told(leapcore_, a_run):
+    folder = a_run("one", "failed")
+    told = {"status": "failed", "steps": 34, "error": "the loss was not finite"}
+    (folder / "summary.json").write_text(json.dumps(told))
+    out = leapcore_("status", "one")[1]
+    assert re.search(r"reason +the loss was not finite +\n +step +34/100 \(34%\)", out)
+    assert json.loads(leapcore_("status", "one", "--json")[1])[0]["reason"] == "the loss was not finite"
+    assert leapcore_("tail", "one")[1].endswith("one: failed, the loss was not finite, kNN accuracy 70.00%\n")
+    assert leapcore_("report", "one")[1].endswith("The run failed after 34 steps: the loss was not finite.\n")
+
+
 def test_status_of_several_runs_and_of_a_benchmark(leapcore_, a_run, tmp_path, monkeypatch):
     a_run("runs/one", "finished")
     a_run("runs/two", lock=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
+from leapcore._version import __version__
 from leapcore.cli import (
     backbones,
     bench,
@@ -23,7 +24,8 @@ from leapcore.cli import (
     schema,
     status,
 )
-from leapcore.cli.common import Overrides, Source, console, fail, load
+from leapcore.cli.common import Overrides, Source, console, fail, load, plain
+from leapcore.cli.noise import library_noise
 from leapcore.cli.running import run_in_terminal
 from leapcore.engine.signals import Sigterm, raise_at_sigterm
 from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
@@ -37,21 +39,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(evaluate.app, name="eval")
-app.add_typer(plugins.app, name="plugins")
-app.command("bench")(bench.bench)
-app.command("backbones")(backbones.backbones)
-app.command("export")(export.export)
-app.command("plan")(plan.plan)
-app.command("embed")(embed.embed)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
-app.command("schema")(schema.schema)
-app.command("doctor")(doctor.doctor)
-app.command("status")(status.status)
-app.command("tail")(status.tail)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"leapcore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What goes before every command."""
 
 
 @app.command()
@@ -60,9 +64,13 @@ def run(
     set_: Overrides = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="DIR", help="Folder for the results; runs/<name> if not given."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for the results; runs/<name> if not given."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in that folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in that folder.")
+    ] = False,
     resume: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -114,9 +122,34 @@ def _start(processes: int, spec: Spec, quiet: bool) -> None:
 
 @app.command()
 def validate(source: Source, set_: Overrides = None) -> None:
-    """Check a spec without running it: keys, values, plugins' names, and that its files exist."""
-    spec = load(source, set_)
-    console().print(f"{source}: ok, results would go to runs/{spec.name}", highlight=False)
+    """Check a spec without building models or loading images.
+
+    That is: keys, values, plugins' names, and that its files and folders of images are there.
+    """
+    from leapcore.spec_file import warn_of_doubts
+
+    with library_noise(shown=False):
+        spec = load(source, set_)
+        warn_of_doubts(spec)
+    told = f"{source}: ok, results would go to runs/{spec.name}"
+    plain(console(), f"{told} (models are checked by: leapcore plan {source})")
+
+
+# In the order in which help lists them.
+app.command("plan")(plan.plan)
+app.command("bench")(bench.bench)
+app.command("status")(status.status)
+app.command("tail")(status.tail)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("export")(export.export)
+app.command("embed")(embed.embed)
+app.command("doctor")(doctor.doctor)
+app.command("backbones")(backbones.backbones)
+app.command("schema")(schema.schema)
+app.add_typer(evaluate.app, name="eval")
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(plugins.app, name="plugins")
 
 
 def main() -> NoReturn:

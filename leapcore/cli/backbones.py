@@ -14,22 +14,33 @@ if TYPE_CHECKING:
 
     from leapcore.core.provider import LayerFeatureProvider
 
+_FIGURES = ("channels", "stride", "grid", "prefix", "GMACs", "share")  # the last two of all up to a layer
+
 
 def backbones(
-    name: Annotated[Optional[str], typer.Argument(help="A model, whose layers are shown.")] = None,  # noqa: UP045
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(
+            metavar="MODEL", help="A model, whose layers are shown; or a part of names, which are listed."
+        ),
+    ] = None,
     family: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="A backbone family; its models are listed, or NAME is looked for there.",
+            metavar="FAMILY",
+            help="A backbone family; its models are listed, or MODEL is looked for there.",
             autocompletion=completion.families,
         ),
     ] = None,
-    image_size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")] = 224,
+    image_size: Annotated[int, typer.Option(min=1, metavar="N", help="Side of the images in pixels.")] = 224,
     option: Options = None,
 ) -> None:
-    """List the backbone families, the models of one, or the layers of a model and what each costs."""
+    """List backbone families, their models, a model's layers.
+
+    A layer is shown with its shape, and with what a forward pass up to it costs.
+    """
     if name is not None:
-        _show_layers(name, family, image_size, parsed_options(option))
+        _show_or_find(name, family, image_size, parsed_options(option))
     elif family is not None:
         _list_models(family)
     else:
@@ -57,6 +68,22 @@ def _list_models(family: str) -> None:
     typer.echo("\n".join(names) if names else f"The family '{family}' does not list its models.")
 
 
+def _show_or_find(name: str, family: str | None, image_size: int, options: dict[str, Any]) -> None:
+    """The layers of a model; where there is none of that name, the models whose names hold it."""
+    from leapcore.backbones import families, models_of
+    from leapcore.errors import CountingError, UnknownNameError
+
+    try:
+        _show_layers(name, family, image_size, options)
+    except CountingError as error:
+        raise CountingError(f"leapcore cannot use {name}: {error.cause}", "See docs/backbones.md.") from error
+    except UnknownNameError:
+        found = [model for one in families() for model in models_of(one) if name in model]
+        if family is not None or not found:
+            raise
+        typer.echo("\n".join(sorted(found)))
+
+
 def _show_layers(name: str, family: str | None, image_size: int, options: dict[str, Any]) -> None:
     import torch
 
@@ -73,13 +100,21 @@ def _show_layers(name: str, family: str | None, image_size: int, options: dict[s
 
 
 def _layer_table(provider: LayerFeatureProvider) -> Table:
-    from rich.table import Table
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
 
     from leapcore.core.flops import count_layer_macs
     from leapcore.core.layer_check import layer_shapes
 
     macs, shapes = count_layer_macs(provider), layer_shapes(provider)
-    table = Table("layer", "name", "channels", "stride", "grid", "prefix tokens", "GMACs up to it", "share")
+    table = Table(
+        "layer",
+        Column("name", no_wrap=True),
+        *_FIGURES,
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
     for index, (layer, shape) in enumerate(zip(provider.layers, shapes, strict=True)):
         until = macs.until(index)
         prefix = 0 if shape.prefix_tokens is None else shape.prefix_tokens.shape[1]

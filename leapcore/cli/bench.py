@@ -21,24 +21,31 @@ if TYPE_CHECKING:
     from leapcore.bench.matrix import Cell
     from leapcore.bench.runner import Watcher
 
+_AXES = ("teacher", "student", "method", "seed")
+
 
 def bench(
     source: Annotated[str, typer.Argument(metavar="SPEC", help="The YAML file of a benchmark.")],
     set_: Overrides = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="DIR", help="Folder for the results; bench/<name> if not given."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for the results; bench/<name> if not given."
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="How many cells run at a time.")] = 1,
     part: Annotated[
         str, typer.Option(metavar="I/N", help="Run every N-th cell only, from the I-th (0 is the first).")
     ] = "0/1",
-    list_: Annotated[bool, typer.Option("--list", help="Check and show all cells; run nothing.")] = False,
-    slurm: Annotated[bool, typer.Option(help="Print a job array for sbatch; run nothing.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Check and list the cells; run nothing.")] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Print a job array for sbatch; run nothing.")
+    ] = False,
 ) -> None:
-    """Run all cells of a matrix that are not finished yet, and draw the report.
+    """Run a matrix of teachers, students, methods and seeds.
 
-    Interrupted, it goes on where it was; several machines that see the folder can share the work.
+    All cells are run that are not finished yet, and the report is drawn. Interrupted, it goes on
+    where it was; several machines that see the folder can share the work.
     """
     from leapcore.bench.board import LEGEND, Board
     from leapcore.bench.checks import check_models
@@ -60,12 +67,13 @@ def bench(
         command = ["leapcore", "bench", source, *(f"--set={one}" for one in set_ or []), f"--jobs={jobs}"]
         sys.stdout.write(script(wanted.name, len(cells), folder.path, [*command, f"--output={folder.path}"]))
         return
+    if list_:
+        _list(terminal, folder, mine)
+        return
     with Board(terminal, folder, cells, mine) as board:
-        if not list_:
-            _run(folder, cells, mine, jobs, board)
+        _run(folder, cells, mine, jobs, board)
     terminal.print(board.table(), LEGEND)
-    if not list_:
-        _close(terminal, folder, cells, mine)
+    _close(terminal, folder, cells, mine)
 
 
 def _part(cells: Sequence[Cell], part: str) -> Sequence[Cell]:
@@ -76,6 +84,17 @@ def _part(cells: Sequence[Cell], part: str) -> Sequence[Cell]:
             "Write 0/2 and 1/2 to share among two machines.",
         )
     return cells[int(first) :: int(count)]
+
+
+def _list(terminal: Console, folder: BenchFolder, cells: Sequence[Cell]) -> None:
+    """How many cells there are of what, and how far each is."""
+    from leapcore.report.numbers import counted
+
+    axes = (len({getattr(cell, axis) for cell in cells}) for axis in _AXES)
+    sizes = " × ".join(counted(size, axis) for size, axis in zip(axes, _AXES, strict=True))
+    plain(terminal, f"{counted(len(cells), 'cell')} of {sizes}")
+    for cell in cells:
+        plain(terminal, f"  {cell.name}: {folder.state(cell).value}")
 
 
 def _run(

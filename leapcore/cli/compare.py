@@ -11,12 +11,17 @@ from leapcore.cli.common import console
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs, such as runs/NAME.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Folders of two or more runs, such as runs/*.")
+    ],
     output: Annotated[
-        Path, typer.Option(metavar="FILE", help="The page; an earlier one is replaced.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The page; an earlier one is replaced.")
     ] = Path("compare.html"),
 ) -> None:
-    """Compare runs with the first one, in a table and on a page with their curves; finished or not."""
+    """Compare runs side by side.
+
+    Each is held against the first one, in a table and on a page with their curves; finished or not.
+    """
     from leapcore.report.run_comparison import compared, write_comparison
     from leapcore.report.terminal import grid
 

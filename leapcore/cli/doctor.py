@@ -27,7 +27,10 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings for programs.")] = False,
 ) -> None:
-    """Look at versions, GPUs, DeepSpeed, plugins, disks and threads; exit code 1 if a run cannot work."""
+    """Check whether this machine can run leapcore.
+
+    Looked at are versions, GPUs, DeepSpeed, plugins, disks and threads; exit code 1 if a run cannot work.
+    """
     from leapcore.doctor.finding import worst
 
     _require_folder()
@@ -76,4 +79,4 @@ def _sum(found: Found) -> str:
     problems, warnings = states.count("problem"), states.count("warning")
     if problems:
         return f"{problems} to mend before a run can work, {warnings} to look at"
-    return f"runs can work; {warnings} to look at" if warnings else "all is well"
+    return f"leapcore can run here; {warnings} warning{'s' * (warnings > 1)}" if warnings else "all is well"

@@ -36,7 +36,7 @@ def embed(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="A .parquet, .npz or .npy file.")
     ],
-    overwrite: Annotated[bool, typer.Option(help="Replace that file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file.")] = False,
     set_: Annotated[
         Optional[list[str]],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
         typer.Option(
@@ -45,7 +45,9 @@ def embed(
             help="A key of a spec's data section, e.g. workers=8 or image_size=448.",
         ),
     ] = None,
-    split: Annotated[Split, typer.Option(help="Which images of a data source.")] = Split.VAL,
+    split: Annotated[
+        Split, typer.Option(metavar="[train|val]", help="Which images of a data source.")
+    ] = Split.VAL,
     layer: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(metavar="N", help="Which layer's features, from 1; the last one's if not given."),
@@ -53,10 +55,13 @@ def embed(
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images at a time.")] = 64,
     backbone: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="The model's backbone family; found from its name if not given."),
+        typer.Option(metavar="FAMILY", help="The model's backbone family; found from its name if not given."),
     ] = None,
 ) -> None:
-    """Write a model's feature vectors of images, with their paths and labels."""
+    """Write a model's features of images to a file.
+
+    There is a vector for each image, with its path and label.
+    """
     from rich.progress import MofNCompleteColumn, Progress
 
     terminal = console()

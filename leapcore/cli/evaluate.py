@@ -14,14 +14,17 @@ app = typer.Typer(help="Evaluate the frozen features of any model.", no_args_is_
 
 Model = Annotated[
     str,
-    typer.Argument(help="A run's or a student's folder, a timm name, or a teacher of the spec by its name."),
+    typer.Argument(
+        metavar="MODEL",
+        help="A run's or a student's folder, a timm name, or a teacher of the spec by its name.",
+    ),
 ]
 SpecOption = Annotated[
     str,
     typer.Option(
         "--spec",
         metavar="SPEC|RECIPE",
-        help="Its data section says which images, how large.",
+        help="A spec or recipe; its data section names the images and their size.",
         autocompletion=completion.sources,
     ),
 ]
@@ -29,6 +32,7 @@ Family = Annotated[
     Optional[str],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
     typer.Option(
         "--backbone",
+        metavar="FAMILY",
         help="The model's backbone family; found from its name if not given.",
         autocompletion=completion.families,
     ),
@@ -45,25 +49,36 @@ _RETRIEVAL = {"mAP": "map", "mP@1": "mp1", "mP@5": "mp5", "mP@10": "mp10"}
 
 @app.command("knn")
 def evaluate_knn(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = None) -> None:
-    """k-nearest-neighbour accuracy: 20 neighbours by cosine, temperature 0.07."""
+    """Measure k-nearest-neighbour accuracy.
+
+    20 neighbours by cosine have a say, with a temperature of 0.07.
+    """
     _evaluate(model, spec, set_, backbone, knn=True)
 
 
 @app.command("linear")
 def evaluate_linear(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = None) -> None:
-    """Linear probe: SGD on frozen features for 100 epochs, as in the paper."""
+    """Measure the accuracy of a linear probe.
+
+    It is trained on frozen features by SGD for 100 epochs, as in the paper.
+    """
     _evaluate(model, spec, set_, backbone, linear=True)
 
 
 @app.command("retrieval")
 def evaluate_retrieval(
     model: Model,
-    folder: Annotated[Path, typer.Argument(help="Holds gnd_<its name>.pkl and jpg/, as published.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Holds gnd_<its name>.pkl and jpg/, as published.")
+    ],
     spec: SpecOption,
     set_: Overrides = None,
     backbone: Family = None,
 ) -> None:
-    """Instance retrieval on revisited Oxford or Paris: mAP and mP@1, 5, 10."""
+    """Measure instance retrieval on revisited Oxford or Paris.
+
+    That is: mAP, and mP@1, 5 and 10, of the easy, medium and hard protocol.
+    """
     loaded = load(spec, set_)
     from leapcore.engine.model_evaluation import retrieve
 

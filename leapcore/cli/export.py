@@ -25,7 +25,9 @@ def export(
         Optional[list[Format]],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
         typer.Option(
             "--format",
-            help="Write this format too, checked against torch; timm's is always there. Repeatable.",
+            metavar="[timm|onnx|torchscript]",
+            case_sensitive=False,
+            help="Also write this format, checked against torch. Repeatable; timm's is always written.",
         ),
     ] = None,
     checkpoint: Annotated[
@@ -34,10 +36,15 @@ def export(
     ] = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="DIR", help="A new folder; RUN/exports/CHECKPOINT if not given."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="A new folder; RUN/exports/CHECKPOINT if not given."
+        ),
     ] = None,
 ) -> None:
-    """Write a run's student with its model card, as timm and the Hugging Face hub expect it."""
+    """Write a run's student for timm, ONNX or TorchScript.
+
+    It comes with its model card, as timm and the Hugging Face hub expect it.
+    """
     terminal = console()
     wanted = list(dict.fromkeys(one.value for one in formats or ()))
     with terminal.status("exporting"):

@@ -20,16 +20,17 @@ def plan(
     source: Source,
     set_: Overrides = None,
     probe: Annotated[
-        bool, typer.Option(help="Take ten real steps at each of three layers, to tell the time.")
+        bool, typer.Option("--probe", help="Take ten real steps at each of three layers, to tell the time.")
     ] = False,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE.html", help="Write it as a page with drawings, too."),
+        typer.Option("--output", "-o", metavar="FILE.html", help="Write it as a page with drawings, too."),
     ] = None,
 ) -> None:
-    """Tell what a run will cost: FLOPs, memory, disk, time with --probe, and what speaks against it.
+    """Tell what a run will cost before its first step.
 
-    No weights are loaded or downloaded, and nothing is written but the page.
+    That is: FLOPs, memory, disk, time with --probe, and what speaks against it. No weights are
+    loaded or downloaded, and nothing is written but the page.
     """
     if output is not None and not output.parent.is_dir():  # better now than after a probe
         raise OutputError(f"folder '{output.parent}' does not exist", "Name a file in a folder that does.")

@@ -24,7 +24,10 @@ def _default(context: typer.Context) -> None:
 
 @app.command("list")
 def list_plugins() -> None:
-    """Show the installed plugins, what they register, and why a broken one does not work."""
+    """List the installed plugins, and why a broken one fails.
+
+    Each is shown with what it registers.
+    """
     from rich.markup import escape
     from rich.table import Table
 
@@ -42,13 +45,20 @@ def list_plugins() -> None:
 
 @app.command("new")
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="How specs will name the backbone, e.g. my-backbone.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="How specs will name the backbone, e.g. my-backbone.")
+    ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="DIR", help="Folder to write; leapcore-<name> here if not given."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder to write; leapcore-<name> here if not given."
+        ),
     ] = None,
 ) -> None:
-    """Write a package with a backbone that works, a test and a spec, to start your own from."""
+    """Write a package with a backbone, to start your own from.
+
+    The backbone works as it is, and there are a test and a spec beside it.
+    """
     from leapcore.plugins import installed_plugins
     from leapcore.templates import write_plugin
 
@@ -61,15 +71,22 @@ def new_plugin(
 
 @app.command("check")
 def check_plugin(
-    name: Annotated[str, typer.Argument(help="The plugin's name, as `leapcore plugins` shows it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The plugin's name, as `leapcore plugins` shows it.")
+    ],
     model: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="The model to check a backbone with, where its family names none."),
+        typer.Option(
+            metavar="MODEL", help="The model to check a backbone with, where its family names none."
+        ),
     ] = None,
-    image_size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")] = 64,
+    image_size: Annotated[int, typer.Option(min=1, metavar="N", help="Side of the images in pixels.")] = 64,
     option: Options = None,
 ) -> None:
-    """Check that a plugin's backbones and schedulers keep their contract; exit code 2 if not."""
+    """Check that a plugin keeps its contract.
+
+    Its backbones and schedulers are tried; exit code 2 if a rule is broken.
+    """
     from leapcore.testing.plugin import check_plugin as check
 
     failures = 0

@@ -9,9 +9,12 @@ import typer
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A bench's folder, or a run's.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of a run or of a benchmark.")],
 ) -> None:
-    """Write report.html and report.md, of a bench or of a run, finished or not."""
+    """Draw the page of a run or a benchmark.
+
+    Finished or not: report.html and report.md are written into its folder.
+    """
     from leapcore.report.writing import write
 
     written = write(folder)

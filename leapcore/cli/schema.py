@@ -15,16 +15,21 @@ BESIDE = "leapcore.schema.json"  # what ``leapcore recipes copy`` calls it
 
 
 def schema(
-    bench: Annotated[bool, typer.Option("--bench", help="That of a benchmark's spec.")] = False,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Write the schema of a benchmark's spec instead.")
+    ] = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="All keys of both as a page to read, docs/spec.md.")
+        bool, typer.Option("--markdown", help="Write all keys of both as Markdown instead (docs/spec.md).")
     ] = False,
     output: Annotated[
         Optional[Path],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
         typer.Option("--output", "-o", metavar="FILE", help="Write it there; else it is printed."),
     ] = None,
 ) -> None:
-    """Write the JSON schema of a run's spec, with the options that installed plugins add."""
+    """Write the JSON schema of a spec, for editors.
+
+    The options that installed plugins add are in it.
+    """
     from leapcore.plugins import installed_plugins
 
     if bench and markdown:

@@ -28,11 +28,14 @@ _FOR_WIDE = ("step", "loss", "updated")
 def status(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER…", help="Folders of runs or benchmarks, or one that holds such."),
+        typer.Argument(metavar="FOLDER", help="Folders of runs or benchmarks, or one that holds such."),
     ],
     json_: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False,
 ) -> None:
-    """Show how far runs are, from their files: of one run all that is known, of several a table."""
+    """Show how far runs are.
+
+    Of one run all that its files tell is shown, of several a table.
+    """
     from leapcore.monitor.live import runs_in
 
     runs = [run for folder in folders for run in runs_in(folder)]
@@ -51,6 +54,7 @@ def _as_object(run: LiveRun) -> dict[str, Any]:
         "folder": str(run.folder),
         "name": run.name,
         "state": run.state,
+        "reason": run.reason or None,
         "process": run.holder,
         "step": run.step,
         "total_steps": run.course.total_steps or None,
@@ -91,6 +95,7 @@ def _facts(run: LiveRun) -> dict[str, str]:
 
     epoch, checkpoint, left = run.figures.get("epoch"), run.checkpoint, run.seconds_left
     return {
+        "reason": run.reason,
         "step": _progress(run) + (f", epoch {epoch:.1f}" if epoch is not None else ""),
         "target": run.course.targets(run.targets) if run.targets else "",
         "figures": run.course.figures(run.figures),
@@ -157,10 +162,15 @@ def _ago(seconds: float | None) -> str:
 
 def tail(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    lines: Annotated[int, typer.Option(min=0, metavar="N", help="So many of the lines until now.")] = 10,
-    follow: Annotated[bool, typer.Option(help="Go on as long as the run does.")] = True,
+    lines: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How many earlier lines to show first.")
+    ] = 10,
+    follow: Annotated[bool, typer.Option(help="Keep showing new lines until the run ends.")] = True,
 ) -> None:
-    """Show a run's figures and changes of target as they come; Ctrl-C ends this, not the run."""
+    """Follow a run's figures from another terminal.
+
+    Changes of its target are shown, too; Ctrl-C ends this, not the run.
+    """
     from leapcore.errors import ReportError
     from leapcore.monitor.following import GrowingLines
     from leapcore.monitor.live import LiveRun
@@ -200,6 +210,5 @@ def _tell(terminal: Console, run: LiveRun, line: dict[str, Any]) -> None:
 def _end(terminal: Console, run: LiveRun) -> None:
     from leapcore.listeners.lines import evaluation
 
-    told = evaluation(run.accuracy)
-    text = f"{run.folder}: {run.state}" + (f", {told}" if told else "")
+    text = f"{run.folder}: {', '.join(filter(None, [run.state, run.reason, evaluation(run.accuracy)]))}"
     plain(terminal, text, _STYLES.get(run.state, "yellow"))

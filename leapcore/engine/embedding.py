@@ -140,7 +140,7 @@ def _data(source: str, found: FoundModel, settings: Sequence[str]) -> DataSpec:
     }
     text = SpecText("data", CommentedMap(own), set())
     for setting in settings:
-        override(text, setting)
+        override(text, setting.removeprefix("data."))
     try:
         return DataSpec.model_validate(text.keys)
     except ValidationError as error:
@@ -161,7 +161,10 @@ def _images(source: str, data: DataSpec, split: str) -> Any:
 def _layer_index(provider: LayerFeatureProvider, layer: int | None) -> int:
     count = len(provider.layers)
     if layer is not None and not 1 <= layer <= count:
-        raise SpecError(f"there is no layer {layer}: the model has {count}", f"Name 1 to {count}.")
+        raise SpecError(
+            f"there is no layer {layer}: the model has {count}",
+            f"Name {'1' if count == 1 else f'1 to {count}'}.",
+        )
     return count - 1 if layer is None else layer - 1
 
 

@@ -46,6 +46,10 @@ def found_model(model: str, family: str | None = None) -> FoundModel:
     """
     path = Path(model)
     if not path.exists():
+        if len(path.parts) > 1 and ":" not in model:
+            raise WeightsError(
+                f"there is no folder '{model}'", "Name a run's or a student's folder, or a model of timm's."
+            )
         wanted = BackboneSpec(backbone=family or family_of(model), model=model, weights="pretrained")
         return FoundModel(wanted, *_published_view(model))
     if all((path / name).is_file() for name in BEGUN):

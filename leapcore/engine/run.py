@@ -24,7 +24,7 @@ from leapcore.engine.machine_errors import machine_faults_told
 from leapcore.engine.ranks import join, shared
 from leapcore.engine.setup import build
 from leapcore.engine.signals import Sigterm
-from leapcore.errors import Interrupted, Terminated
+from leapcore.errors import Interrupted, LeapcoreError, Terminated, described
 from leapcore.events import RunReport, RunStart
 from leapcore.export.student import export_student, load_line
 from leapcore.listeners.chosen import chosen_listeners
@@ -32,7 +32,7 @@ from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, StartFi
 from leapcore.listeners.pages import ModelCard, ReportPage
 from leapcore.plugins import Events, Nobody, installed_plugins
 from leapcore.spec import Spec
-from leapcore.spec_file import load_spec
+from leapcore.spec_file import load_spec, warn_of_doubts
 
 
 def run(
@@ -92,6 +92,7 @@ def _run_in(
 
 def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> RunReport:
     chosen = chosen_listeners(spec)
+    warn_of_doubts(spec)
     with machine_faults_told(lambda: "before the first step"):
         loop = _loop(spec, folder, hooks, started)
     parts = loop.parts
@@ -144,11 +145,12 @@ def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -
     if loop.step == 0 and isinstance(parts.spec.evaluate.cka_map, Duration):
         tell_cka_maps(parts, 0, loop.hooks)
     try:
-        loop.fit(saver)
+        with machine_faults_told(lambda: _whereabouts(loop)):
+            loop.fit(saver)
     except BaseException as error:
         # Processes that fail alone cannot put partitioned weights together.
         if loop.step and (parts.ranks.size == 1 or parts.spec.engine.zero_stage < 3):
-            loop.hooks.leapcore_run_finished(report=_write_results(loop, folder, _ended_by(error)))
+            loop.hooks.leapcore_run_finished(report=_write_results(loop, folder, *_ended_by(error)))
         raise
     loop.hooks.leapcore_stage(stage="writing the student")
     report = _write_results(loop, folder, "interrupted" if loop.stopped else "trained")
@@ -156,10 +158,11 @@ def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -
         loop.hooks.leapcore_run_finished(report=report)
         raise shared(_stopped(loop, folder, saver))
     try:
-        _evaluate(loop, report)
+        with machine_faults_told(lambda: _whereabouts(loop)):
+            _evaluate(loop, report)
         report.status = "finished"
     except BaseException as error:
-        report.status = _ended_by(error)
+        report.status, report.error = _ended_by(error)
         raise
     finally:
         report.time["seconds"] = time.perf_counter() - loop.started
@@ -181,14 +184,17 @@ def _evaluate(loop: Loop, report: RunReport) -> None:
         loop.hooks.leapcore_metrics(step=loop.step, metrics=report.accuracy)
 
 
-def _ended_by(error: BaseException) -> str:
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+def _ended_by(error: BaseException) -> tuple[str, str]:
+    """The run's status, and why it failed."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", ""
+    return "failed", error.cause if isinstance(error, LeapcoreError) else described(error)
 
 
-def _write_results(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport:
+def _write_results(loop: Loop, folder: RunFolder | Elsewhere, status: str, error: str = "") -> RunReport:
     student = current_student(loop.parts)
     folder.write_student(lambda path: export_student(student, path, loop.parts.spec.data.crop))
-    report = _report(loop, folder, status)
+    report = _report(loop, folder, status, error)
     folder.write_summary(report)
     return report
 
@@ -235,7 +241,7 @@ def _start(loop: Loop, folder: RunFolder | Elsewhere) -> RunStart:
     )
 
 
-def _report(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport:
+def _report(loop: Loop, folder: RunFolder | Elsewhere, status: str, error: str) -> RunReport:
     parts, ledger = loop.parts, loop.parts.ledger
     return RunReport(
         name=parts.spec.name,
@@ -266,6 +272,7 @@ def _report(loop: Loop, folder: RunFolder | Elsewhere, status: str) -> RunReport
         curriculum=loop.changes,
         machine=machine(parts.ranks.size, parts.device),
         links=loop.links,
+        error=error,
     )
 
 

@@ -66,6 +66,11 @@ class LiveRun:
         return "dead" if is_run(self.folder) else "waiting"
 
     @property
+    def reason(self) -> str:
+        """Why it failed; empty if it did not, or nobody knows."""
+        return str(self.summary.get("error") or "") if self.state == "failed" else ""
+
+    @property
     def _begun(self) -> bool:
         """Whether the process at work has loaded everything; until then the files tell of an earlier one."""
         start, locked = _age(self.folder / START), _age(self.folder / LOCK)
@@ -95,7 +100,7 @@ class LiveRun:
     def step(self) -> int:
         """Finished steps, as far as they are told."""
         steps: list[int] = [line["step"] for line in self._lines]
-        return max([0, *steps])
+        return max([self.summary.get("steps") or 0, *steps])
 
     @cached_property
     def figures(self) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class Advice(NamedTuple):
 def advice(costs: Costs) -> list[Advice]:
     """All warnings that what is known of a run supports."""
     checks: tuple[Callable[[Costs], Iterator[Advice]], ...] = (
+        _of_spec,
         _of_data,
         _of_schedule,
         _of_curricula,
@@ -48,6 +49,11 @@ def advice(costs: Costs) -> list[Advice]:
         _of_machine,
     )
     return [found for check in checks for found in check(costs)]
+
+
+def _of_spec(costs: Costs) -> Iterator[Advice]:
+    for cause, remedy in costs.parts.spec.doubts:
+        yield Advice(cause, remedy)
 
 
 def _of_data(costs: Costs) -> Iterator[Advice]:

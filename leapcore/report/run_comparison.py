@@ -150,12 +150,12 @@ def compared(folders: Sequence[Path]) -> Comparison:
     Raises:
         ReportError: There are fewer than two, one is named twice, or one is no run.
     """
+    for folder in folders:
+        _require_run(folder)
     if len(folders) < 2:
         raise ReportError(
             f"only {folders[0]} is named, and nothing to compare it with", "Name two runs or more."
         )
-    for folder in folders:
-        _require_run(folder)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ReportError("a run is named twice", "Name each once.")
     return Comparison(dict(zip(_names(folders), map(Run, folders), strict=True)))
@@ -171,7 +171,8 @@ def _require_run(folder: Path) -> None:
         )
     if not is_run(folder):
         raise ReportError(
-            f"folder '{folder}' holds no run ({METRICS}, {SUMMARY})", "Name the --output of leapcore run."
+            f"folder '{folder}' holds no run ({METRICS}, {SUMMARY})",
+            f"Name two runs or more, such as {folder}/*.",
         )
 
 

@@ -23,6 +23,7 @@ from leapcore.report.shared import (
 )
 
 _STYLE = Style("#0072B2", "-", "o")
+_ENDED = {"finished": "finished", "failed": "failed", "interrupted": "was interrupted"}
 _LABELS = {
     "knn": "kNN",
     "linear": "linear probe",
@@ -47,7 +48,8 @@ def run_document(run: Run) -> Document:
 
 def _summary(run: Run) -> list[str]:
     told = run.summary
-    said = [f"The run is {run.status}, after {counted(run.steps, 'step')}."]
+    ended = f"The run {_ENDED.get(run.status, f'is {run.status}')} after {counted(run.steps, 'step')}"
+    said = [f"{ended}: {told.error}." if told.error else f"{ended}."]
     if not math.isnan(told.flops.saved):
         said.append(
             f"Training took {flops(told.flops.spent)} FLOPs, {percent(told.flops.saved, 1)} % fewer than "
@@ -57,7 +59,7 @@ def _summary(run: Run) -> list[str]:
         advances = sum(change.previous > 0 for change in run.changes)
         said.append(f"Its target moved {counted(advances, 'time')} and is layer {run.changes[-1].target}.")
     if run.status != "finished":
-        said.append("Figures of the end are missing as long as it is not finished.")
+        said.append("Final figures are missing until it finishes.")
     return said
 
 

@@ -45,6 +45,7 @@ class Summary(Record):
     student: dict[str, Any] = Field(default_factory=dict)
     teachers: dict[str, TeacherFacts] = Field(default_factory=dict)
     machine: dict[str, Any] = Field(default_factory=dict)
+    error: str = ""
 
 
 class Change(Record):

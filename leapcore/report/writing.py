@@ -57,5 +57,5 @@ def _document(folder: Path) -> Document:
         return run_document(Run(folder))
     raise ReportError(
         f"folder '{folder}' holds neither a bench (matrix.json) nor a run ({METRICS} or {SUMMARY})",
-        "Name the --output of leapcore bench, or of leapcore run.",
+        f"Name the folder of a bench or of a run. Of several runs: leapcore compare {folder}/*",
     )

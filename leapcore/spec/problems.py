@@ -2,41 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from leapcore.errors import did_you_mean
+from leapcore.spec.section import NAMES
 
 KeyPath = tuple[str | int, ...]
-KEYS = "The keys and their meaning: leapcore schema --markdown"
+KEYS = "All keys: leapcore schema --markdown"
+UNKNOWN = "unknown key"
+
+_SAID_AS = {"epochs": "train.duration: 10ep", "steps": "train.duration: 2000st"}  # what others call it
 
 
-def problems_of(model: type[BaseModel], error: ValidationError) -> dict[KeyPath, str]:
+def problems_of(model: type[BaseModel], error: ValidationError, unknown: str = UNKNOWN) -> dict[KeyPath, str]:
     """What is wrong, by the path of the key; branches of a union are told together.
 
     Args:
         model: What was validated.
         error: What pydantic said.
+        unknown: What is said of a key that is not known.
     """
     problems: dict[KeyPath, list[str]] = {}
     for detail in error.errors():
         path = _key_path(model, detail["loc"])
-        problems.setdefault(path, []).append(_problem(model, path, detail))
-    return {path: "; or ".join(dict.fromkeys(found)) for path, found in problems.items()}
+        problems.setdefault(path, []).append(_problem(model, path, detail, unknown))
+    return {path: _together(found) for path, found in problems.items()}
 
 
-def _problem(model: type[BaseModel], path: KeyPath, detail: Any) -> str:
-    if detail["type"] == "extra_forbidden":
-        return f"unknown key. {did_you_mean(str(path[-1]), _fields_at(model, path[:-1]))}"
-    if detail["type"] == "missing":
+def _together(found: list[str]) -> str:
+    """What the branches of a union say; what they all got is told once."""
+    *others, last = dict.fromkeys(found)
+    got = last[last.rfind(", got ") :] if ", got " in last else ""
+    return "; or ".join([*(other.removesuffix(got) for other in others), last])
+
+
+def remedy_of(model: type[BaseModel], problems: Iterable[KeyPath], prefix: KeyPath = ()) -> str:
+    """What a key means, if a single one that is known is wrong; and where to read of all."""
+    *others, path = problems
+    section = getattr(_annotation_at(model, path[:-1]), "model_fields", {})
+    field = section.get(path[-1]) if path and not others else None
+    if field is None or not field.description:
+        return KEYS
+    return f"{'.'.join(map(str, prefix + path))}: {field.description}\n{KEYS}"
+
+
+def _problem(model: type[BaseModel], path: KeyPath, detail: Any, unknown: str) -> str:
+    kind, got = detail["type"], "nothing (null)" if detail["input"] is None else repr(detail["input"])
+    if kind == "extra_forbidden":
+        return f"{unknown}. {_meant(model, path)}".strip()
+    if kind == "missing":
         return "is missing"
-    if detail["type"] in ("model_type", "dict_type"):
-        return f"should be a section of keys, got {detail['input']!r}"
+    if kind in ("model_type", "dict_type"):
+        return f"should be a section of keys, got {got}"
+    if kind == "tuple_type":
+        return f"should be a list of two numbers, such as [0.5, 1.0], got {got}"
+    if kind == "string_pattern_mismatch" and detail["ctx"]["pattern"] in NAMES:
+        return f"should be {NAMES[detail['ctx']['pattern']]}, got {got}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    told = "got" in message or (detail["type"] == "value_error" and isinstance(detail["input"], dict))
-    return message if told else f"{message}, got {detail['input']!r}"
+    told = "got" in message or (kind == "value_error" and isinstance(detail["input"], dict))
+    return message if told else f"{_plainly(message)}, got {got}"
+
+
+def _plainly(message: str) -> str:
+    """Without "valid", which what is wrong is not."""
+    return re.sub(r"\ba valid (?=(\w))", lambda found: "an " if found[1] in "aeiou" else "a ", message)
+
+
+def _meant(model: type[BaseModel], path: KeyPath) -> str:
+    """Which key was meant by one that is not known: one of that name elsewhere, or the nearest here."""
+    name = str(path[-1])
+    if name in _SAID_AS:
+        return f"Write {_SAID_AS[name]}."
+    elsewhere = [key for key in _keys(model) if key.rpartition(".")[2] == name]
+    if elsewhere:
+        return f"Did you mean {' or '.join(elsewhere)}?"
+    return did_you_mean(name, _fields_at(model, path[:-1]))
+
+
+def _keys(model: Any, prefix: str = "") -> Iterator[str]:
+    """All keys of a section and of those inside it, with dots."""
+    for name, field in getattr(model, "model_fields", {}).items():
+        yield f"{prefix}{name}"
+        yield from _keys(_without_none(field.annotation), f"{prefix}{name}.")
 
 
 def _key_path(model: type[BaseModel], location: Iterable[str | int]) -> KeyPath:

@@ -12,8 +12,8 @@ from leapcore.spec.data import DataSpec
 from leapcore.spec.engine import CacheSpec, CheckpointSpec, EngineSpec, Listeners
 from leapcore.spec.method import CurriculumSpec, EvaluateSpec, ObjectiveSpec
 from leapcore.spec.models import BackboneSpec, TeacherSpec
-from leapcore.spec.problems import KEYS, problems_of
-from leapcore.spec.section import Name, Section
+from leapcore.spec.problems import problems_of, remedy_of
+from leapcore.spec.section import RUN_NAME, Name, Section
 from leapcore.spec.training import OptimizerSpec, TrainSpec
 
 
@@ -27,7 +27,7 @@ class Spec(Section):
         SpecError: A key is unknown or missing, or a value is wrong; all faults are listed.
     """
 
-    name: str = Field(pattern=r"^\w[\w.\-]*$", description="Names the output folder, runs/<name>.")
+    name: str = Field(pattern=RUN_NAME, description="Names the output folder, runs/<name>.")
     teacher: BackboneSpec | None = Field(None, description="The teacher; null where there are several.")
     teachers: dict[Name, TeacherSpec] = Field(
         {}, description="Several teachers by name, each with its weight and, if it has one, its curriculum."
@@ -52,9 +52,10 @@ class Spec(Section):
         try:
             super().__init__(**keys)
         except ValidationError as error:
-            problems = problems_of(Spec, error).items()
-            told = (": ".join(filter(None, [".".join(map(str, path)), said])) for path, said in problems)
-            raise SpecError("\n".join(told), KEYS) from error
+            problems = problems_of(Spec, error)
+            named = ((".".join(map(str, path)), said) for path, said in problems.items())
+            told = "\n".join(": ".join(filter(None, one)) for one in named)
+            raise SpecError(told, remedy_of(Spec, problems)) from error
 
     @model_validator(mode="after")
     def _fits(self) -> Spec:
@@ -107,6 +108,14 @@ class Spec(Section):
     def curricula(self) -> dict[str, CurriculumSpec]:
         """Each teacher's curriculum, by the teacher's name."""
         return {name: teacher.curriculum or self.curriculum for name, teacher in self.each_teacher.items()}
+
+    @property
+    def doubts(self) -> list[tuple[str, str]]:
+        """What is allowed and seldom meant: causes, each with its remedy."""
+        random = [name for name, teacher in self.each_teacher.items() if teacher.weights == "none"]
+        whose = [f"teachers.{name}" if self.teachers else "the teacher" for name in random]
+        cause = "has random weights (weights: none): it has nothing to teach"
+        return [(f"{who} {cause}", "Name a file, a folder or 'pretrained'.") for who in whose]
 
     def to_yaml(self) -> str:
         """The spec with every default written out; loading it gives this spec again."""

@@ -29,7 +29,12 @@ def _as_text(value: object) -> object:
 FileName = Annotated[str, BeforeValidator(_as_text)]  # in code also a Path
 Period = Annotated[Duration, AfterValidator(_positive), WithJsonSchema(duration_pattern("ep", "st", least=1))]
 Moment = Period | Literal["end", "never"]
-Name = Annotated[str, Field(pattern=r"^\w[\w\-]*$")]
+RUN_NAME, SHORT_NAME = r"^\w[\w.\-]*$", r"^\w[\w\-]*$"
+NAMES = {  # what these patterns are in words
+    RUN_NAME: "letters, digits, '_', '.' or '-', the last two not at its start",
+    SHORT_NAME: "letters, digits, '_' or '-', the last one not at its start",
+}
+Name = Annotated[str, Field(pattern=SHORT_NAME)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

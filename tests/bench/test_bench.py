@@ -125,7 +125,11 @@ def test_wrong_arguments_and_listing_touch_nothing(leapcore_, tmp_path):
     (tmp_path / "toy.yaml").write_text(SPEC)
     code, out, _ = leapcore_("bench", "toy.yaml", "--list")
     assert code == 0
-    assert "vit -> narrow" in out
+    assert out.splitlines() == [
+        "2 cells of 1 teacher × 1 student × 2 methods × 1 seed",
+        "  vit.narrow.fixed.s0: waiting",
+        "  vit.narrow.broken.s0: waiting",
+    ]
     code, _, err = leapcore_("bench", "toy.yaml", "--part", "2/2")
     assert (code, "not of the form I/N" in err) == (2, True)
     assert not (tmp_path / "bench").exists()

@@ -386,7 +386,9 @@ def test_a_failure_in_mid_run_keeps_the_student(tmp_path):
     recorder = Recorder(stop_at=10, error=OSError("no space left on device"))
     with pytest.raises(ResourceError, match=r"the disk is full after 10 steps .*no space left"):
         run(load_spec("quickstart", SHORT), output=tmp_path / "run", listeners=[recorder])
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (told["status"], told["steps"]) == ("failed", 10)
+    assert told["error"].startswith("the disk is full after 10 steps")
     assert (tmp_path / "run" / "student" / "model.safetensors").exists()
     assert recorder.reports[0].steps == 10
 

@@ -47,7 +47,10 @@ def test_a_spec_names_listeners_in_a_list_or_a_mapping(spec_file, written):
     ("written", "told"),
     [
         ("[tensorbord]", r"listeners.tensorbord: unknown listener 'tensorbord'\nDid you mean 'tensorboard'"),
-        ("[{tensorboard: {x: 1}}]", r"listeners.tensorboard.x: unknown key"),
+        (
+            "[{tensorboard: {x: 1}}]",
+            r"listeners.tensorboard.x: the listener .tensorboard. has no such option",
+        ),
         ("[tensorboard, {a: , b: }]", r"listeners: each is a name, or a name with options"),
         ("[tensorboard, tensorboard]", r"listeners: each is named once"),
     ],

@@ -123,8 +123,13 @@ def test_the_expected_time_is_a_line_over_flops(quickstart):
             },
         ),
         (
-            ["curriculum={max_time_per_layer: null, unbiased: true}", "objective.target=layer+last"],
+            [
+                "curriculum={max_time_per_layer: null, unbiased: true}",
+                "objective.target=layer+last",
+                "teacher={backbone: vit, model: vit_tiny_patch16_224, options: {patch_size: 8}}",
+            ],
             {
+                "the teacher has random weights": "Name a file",
                 "no limit of time": "max_time_per_layer",
                 "last layer in every step": "objective.target: layer",
             },

@@ -53,7 +53,7 @@ def test_a_curve_has_the_reports_alone(tmp_path):
 def test_an_unfinished_run_is_drawn_as_far_as_it_is(tmp_path):
     write(write_run(tmp_path / "leap", status="half"))
     page = (tmp_path / "leap/report.html").read_text()
-    assert "The run is unfinished, after 30 steps." in page
+    assert "The run is unfinished after 30 steps." in page
     assert "<h2>Result</h2>" not in page
     assert "<h2>Learning curves</h2>" in page
 
@@ -103,13 +103,13 @@ def test_the_command_says_where_the_page_is(leapcore_, tmp_path):
     write_run(tmp_path / "mine")
     code, printed, _ = leapcore_("report", "mine")
     assert code == 0
-    assert printed == "mine/report.html\nThe run is finished, after 60 steps.\n"
+    assert printed == "mine/report.html\nThe run finished after 60 steps.\n"
 
 
 def test_a_run_writes_its_page_and_resuming_takes_it_back(tmp_path):
     folder = tmp_path / "r"
     run(load_spec("quickstart", SHORT), output=folder)
-    assert "The run is finished, after 4 steps." in (folder / "report.html").read_text()
+    assert "The run finished after 4 steps." in (folder / "report.html").read_text()
     (folder / "report.md").touch()
     reopened = RunFolder(folder, resume="latest")
     reopened.open(load_spec("quickstart", SHORT), 2)

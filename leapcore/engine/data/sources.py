@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from leapcore.compat import import_timm
 from leapcore.errors import DataError, did_you_mean
-from leapcore.files import class_folders, image_folder
+from leapcore.files import class_folders, data_root, image_folder
 from leapcore.spec import DataSpec
 
 
@@ -126,10 +126,7 @@ def from_timm(data: DataSpec, name: str, seed: int) -> ImageSplits:
     Raises:
         DataError: timm cannot open it; the message passes on why.
     """
-    if data.root is not None and not Path(data.root).is_dir():
-        raise DataError(f"data.root '{data.root}' does not exist", "Set it to the folder with the files.")
-    if data.root is None and data.source.startswith(("wds/", "torch/")):
-        raise DataError(f"data.root is missing: '{data.source}' reads files", "Set it to their folder.")
+    data_root(data.source, data.root)
     if name == "pandas":  # datasets below 5.2 unpickles the files of the current folder
         raise DataError(
             "data.source 'hfds/pandas' reads pickles, which can run code", "Save the images as Parquet files."
