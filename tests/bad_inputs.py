@@ -258,6 +258,7 @@ BAD = {
         Bad("run spec.yaml --resume --set train.batch_size=32", "train.batch_size: 64 -> 32", "This setting cannot change within a run.", "Take the change back; or start a new run in another folder, from these weights if you like: student.weights.", run()),
         Bad("run spec.yaml --resume", "weights.safetensors is missing", "A checkpoint is damaged: a copy was cut short, or files were removed.", "step-00000001", run(lambda folder: (folder / "checkpoints/step-00000002/weights.safetensors").unlink())),
         Bad("export nowhere", "'nowhere' is no folder of a run", "The folder does not exist, or leapcore run did not write it.", "Give the folder that a run wrote, such as runs/NAME."),
+        Bad("export runs/mine/student", "'runs/mine/student' is a student's folder", "The student lies in its run's folder, where the rest is that an export needs.", "Name its run: leapcore export runs/mine", run()),
         Bad("export runs/mine --format onnx", "writing ONNX needs onnx, onnxscript, onnxruntime", "These packages are not installed with leapcore itself.", "Run: pip install 'leapcore[onnx]'", without_onnx),
     ],
     "Other commands": [
