@@ -264,7 +264,7 @@ BAD = {
     "Other commands": [
         Bad("recipes show quikstart", "there is no recipe 'quikstart'", "A slip in the recipe's name.", "Did you mean 'quickstart'?"),
         Bad("recipes copy quickstart spec.yaml", "'spec.yaml' exists already", "Nothing is overwritten.", "Name another file."),
-        Bad("recipes copy quickstart no/such/x.yaml", "'no/such/x.yaml' cannot be written", "The folder does not exist, or is not yours to write to.", "Name another file."),
+        Bad("recipes copy quickstart no/such/x.yaml", "'no/such/x.yaml' cannot be written", "The folder does not exist, or is not yours to write to.", "Make the folder 'no/such' first, or name another file."),
         Bad("eval knn no/such/folder --spec spec.yaml", "there is no folder 'no/such/folder'", "The folder is not there, or not where the command is run.", "Name a run's or a student's folder, or a model of timm's."),
         Bad("eval knn student --spec spec.yaml", "timm has no model 'student'", "No folder is called like that, so the name was taken for one of timm's.", "`leapcore backbones PART` lists the names that hold PART; if a folder was meant, it does not exist."),
         Bad("eval linear . --spec spec.yaml", "folder '.' is no timm model", "The folder is not a student's, such as runs/NAME/student.", "Give a folder in timm's local-dir format: config.json and model.safetensors."),

@@ -38,6 +38,7 @@ def test_the_stages_of_loading_and_a_snippet_that_runs_as_printed(leapcore_):
     assert (code, err) == (0, "")
     stages = re.findall(r"^\d\d:\d\d:\d\d  (\w+)", out, re.MULTILINE)
     assert stages[:3] == ["importing"] * 3
+    assert "opening the images of digits" in out
     for stage in ("opening", "building", "counting", "checking", "ready", "calibrating", "starts", "writing"):
         assert stage in stages
     snippet = out.partition("load the student in Python:\n")[2]
