@@ -126,6 +126,15 @@ def test_a_teacher_with_nothing_to_teach_is_told_before_a_run(leapcore_):
     assert [line.split()[1] for line in err.splitlines()] == ["teachers.a", "teachers.b"]
 
 
+def test_only_what_is_done_is_told(leapcore_, tmp_path):
+    _images(tmp_path / "data")
+    options = ["data.source=folder", "data.train=data/train", "data.val=data/val", "train.batch_size=2"]
+    code, out, _ = leapcore_("run", "spec.yaml", *(f"--set={option}" for option in options))
+    assert code == 0
+    assert "opening the images in data/train and data/val" in out
+    assert "evaluating" not in out, "every evaluation is never"
+
+
 def test_validate_misses_no_missing_file(leapcore_):
     assert (
         "'gone.pth' do not exist"

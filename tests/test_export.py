@@ -64,6 +64,7 @@ def test_every_format_gives_the_same_features_and_loads_as_printed(exported, mon
     assert {path.name for path in folder.iterdir()} == names
     lines = [line.removeprefix("load it: ") for line in said if line.startswith("load it: ")]
     timm_line, onnx_line, torchscript_line = lines
+    assert timm_line.startswith("import timm; model = ")
     found = {}
     exec(timm_line, found)
     model = found["model"].eval()
@@ -139,6 +140,20 @@ def test_the_card_of_an_earlier_checkpoint_tells_of_that_moment(leapcore_, small
     assert f"| kNN | {100 * knn:.2f} |" in card
     assert f"| FLOPs spent | {spent:.3e} |" in card
     assert "It was taken after step 2, before the run's last step." in card
+
+
+def test_a_run_without_checkpoints_gives_the_student_of_its_end(leapcore_, small_run):
+    shutil.copytree(small_run, "run")
+    assert leapcore_("export", "run", "--output", "from checkpoint")[0] == 0
+    shutil.rmtree("run/checkpoints")
+    code, out, _ = leapcore_("export", "run", "--format", "TorchScript")
+    assert (code, "student of step-00000004 in run/exports/step-00000004" in out) == (0, True)
+    for name in ("model.safetensors", "config.json", "README.md"):
+        own, other = (
+            Path(folder, name).read_bytes() for folder in ("run/exports/step-00000004", "from checkpoint")
+        )
+        assert (own == other) == (name != "README.md"), name  # whose card tells of the other format, too
+    assert leapcore_("export", "run", "--checkpoint", "step-00000002")[0] == 2
 
 
 def test_a_format_that_cannot_be_made_leaves_nothing(leapcore_, small_run, monkeypatch):

@@ -49,10 +49,13 @@ def export(
     wanted = list(dict.fromkeys(one.value for one in formats or ()))
     with terminal.status("exporting"):
         from leapcore.engine.exporting import export_run
+        from leapcore.export.student import HERE
 
         done = export_run(run, checkpoint=checkpoint, output=output, formats=wanted)
     typer.echo(f"student of {done.checkpoint} in {done.folder}, described in {done.folder / 'README.md'}")
     typer.echo(f"load it: {done.load}")
+    if done.load_here:
+        typer.echo(f"{HERE} {done.load_here}")
     for file in done.files:
         typer.echo(f"{file.name}: takes pixels in [0, 1]; {file.checked}")
         typer.echo(f"load it: {file.load(done.folder)}")

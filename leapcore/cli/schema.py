@@ -65,4 +65,8 @@ def write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"'{path}' cannot be written: {error}", "Name another file.") from error
+        there = path.parent.is_dir()
+        remedy = (
+            "Name another file." if there else f"Make the folder '{path.parent}' first, or name another file."
+        )
+        raise OutputError(f"'{path}' cannot be written: {error.strerror}", remedy) from error

@@ -101,7 +101,7 @@ class RandomScheduler(PacedScheduler):
     Args:
         num_layers: How many layers the teacher has.
         every: How long a draw holds.
-        seed: Of the draws, which depend on nothing else.
+        seed: Seed of these draws alone, which depend on nothing else.
         duration: For how long layers are drawn; after it the last one is the target. Null for the whole run.
     """
 

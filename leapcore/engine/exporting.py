@@ -14,12 +14,13 @@ from leapcore.core.flops import FlopsLedger
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.checkpoints.checkpoint import Checkpoint, Checkpoints
 from leapcore.engine.components import backbone
+from leapcore.engine.models import found_model
 from leapcore.errors import CheckpointError, OutputError
 from leapcore.export.model_card import write_model_card
-from leapcore.export.student import export_student, load_line
+from leapcore.export.student import export_student, load_line, load_line_here
 from leapcore.report.card import ExportedFile, Moment
 from leapcore.report.runs import Flops, Run
-from leapcore.run_files import CHECKPOINTS, EXPORTS, STUDENT
+from leapcore.run_files import CHECKPOINTS, EXPORTS, STUDENT, is_run
 from leapcore.spec import BackboneSpec
 
 
@@ -30,13 +31,31 @@ class Exported(NamedTuple):
         checkpoint: Name of the checkpoint that the student was taken from.
         folder: Where its weights and its model card are, in timm's local-dir format where it is a timm model.
         load: The line of Python that loads the weights.
+        load_here: The same for this machine, where that line does not work here.
         files: The other formats.
     """
 
     checkpoint: str
     folder: Path
     load: str
+    load_here: str
     files: list[ExportedFile]
+
+
+class _Taken(NamedTuple):
+    """A student as it was at one moment.
+
+    Attributes:
+        name: Of its checkpoint.
+        student: The student.
+        crop: Share of each side that its evaluation keeps.
+        moment: What was known then.
+    """
+
+    name: str
+    student: LayerFeatureProvider
+    crop: float
+    moment: Moment
 
 
 def export_run(
@@ -46,7 +65,7 @@ def export_run(
 
     Args:
         run: The run's folder.
-        checkpoint: Which one; the latest if None.
+        checkpoint: Which one; the latest if None, and the student of the run's end where there is none.
         output: Where to; ``exports/<checkpoint>`` in the run's folder if None, which is replaced.
         formats: ``"onnx"`` writes ``student.onnx`` too, ``"torchscript"`` ``student.torchscript.pt``; both
             are checked against torch. The weights, as timm reads them, are always there.
@@ -59,15 +78,17 @@ def export_run(
         raise CheckpointError(
             f"'{run}' is no folder of a run", "Give the folder that a run wrote, such as runs/NAME."
         )
-    saved = Checkpoints(run / CHECKPOINTS).load(checkpoint)
-    folder = output or run / EXPORTS / saved.path.name
+    if run.name == STUDENT and is_run(run.parent):
+        raise CheckpointError(f"'{run}' is a student's folder", f"Name its run: leapcore export {run.parent}")
+    taken = _taken(run, checkpoint)
+    folder = output or run / EXPORTS / taken.name
     if output and output.exists() and (output.is_file() or any(output.iterdir())):
         raise OutputError(f"output '{output}' is not empty", "Name a new folder with --output.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent, prefix=".export.") as aside:
             draft = Path(aside) / STUDENT
-            written = _write(run, saved, draft, formats)
+            written = _write(run, taken, draft, formats)
             if output is None:
                 shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(draft, folder, dirs_exist_ok=True)
@@ -75,14 +96,27 @@ def export_run(
         raise OutputError(
             f"the student cannot be written to '{folder}': {error}", "Name another folder with --output."
         ) from error
-    return Exported(saved.path.name, folder, load_line(folder), written)
+    return Exported(taken.name, folder, load_line(folder), load_line_here(folder), written)
 
 
-def _write(run: Path, saved: Checkpoint, folder: Path, formats: Collection[str]) -> list[ExportedFile]:
+def _taken(run: Path, checkpoint: str | None) -> _Taken:
+    checkpoints, told = Checkpoints(run / CHECKPOINTS), Run(run)
+    at_end = told.summary.student and (run / STUDENT).is_dir()
+    if checkpoint is None and at_end and not checkpoints.names():
+        found = found_model(str(run / STUDENT))
+        student = backbone(found.backbone, found.image_size).eval()
+        return _Taken(f"step-{told.steps:08}", student, found.crop, Moment.end(told))
+    saved = checkpoints.load(checkpoint)
     student = _student(saved)
-    export_student(student, folder, saved.state["spec"]["data"]["crop"])
-    files = [_exported(student, folder, name) for name in formats if name != "timm"]
-    write_model_card(Run(run), folder, _moment(saved, student, Run(run)), files)
+    return _Taken(
+        saved.path.name, student, saved.state["spec"]["data"]["crop"], _moment(saved, student, told)
+    )
+
+
+def _write(run: Path, taken: _Taken, folder: Path, formats: Collection[str]) -> list[ExportedFile]:
+    export_student(taken.student, folder, taken.crop)
+    files = [_exported(taken.student, folder, name) for name in formats if name != "timm"]
+    write_model_card(Run(run), folder, taken.moment, files)
     return files
 
 

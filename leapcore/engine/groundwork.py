@@ -74,7 +74,9 @@ def lay_groundwork(spec: Spec, ranks: Ranks, tell: Tell) -> Groundwork:
     """
     engine_config(spec, ranks)  # refused here, it is so before anything is loaded
     seed_everything(spec.train.seed)
-    tell(f"opening the images of {spec.data.source}")
+    data = spec.data
+    folders = f"in {data.train} and {data.val}"
+    tell(f"opening the images {folders if data.source == 'folder' else f'of {data.source}'}")
     splits = _splits(spec)
     batches = _batches(spec, splits, ranks)
     providers, student = _backbones(spec, tell)

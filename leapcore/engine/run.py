@@ -177,7 +177,8 @@ def _evaluate(loop: Loop, report: RunReport) -> None:
     parts, ranks = loop.parts, loop.parts.ranks
     if parts.spec.evaluate.cka_map != "never":
         tell_cka_maps(parts, loop.step, loop.hooks)
-    loop.hooks.leapcore_stage(stage="evaluating")
+    if parts.spec.evaluate.measures_accuracy:
+        loop.hooks.leapcore_stage(stage="evaluating")
     accuracy = ranks.together(lambda: final_accuracies(parts) if ranks.first else {})
     report.accuracy = ranks.told_by_first(accuracy)
     if report.accuracy:

@@ -12,6 +12,8 @@ from leapcore.compat import import_timm, torchvision_operators
 from leapcore.core.provider import ImageInput, LayerFeatureProvider
 
 WEIGHTS = "model.safetensors"
+HERE = "torchvision here does not match torch; until that is mended:"
+_TIMM = "import timm"
 
 
 def export_timm(model: nn.Module, folder: Path, options: dict[str, Any]) -> None:
@@ -75,12 +77,18 @@ def _note_training(config: Path, image_input: ImageInput, crop: float | None) ->
 
 
 def load_line(folder: Path) -> str:
-    """The line of Python that loads an exported model on this machine, or its weights alone."""
+    """The line of Python that loads an exported model, or its weights alone, wherever timm works."""
     if not (folder / "config.json").is_file():
         return f"from safetensors.torch import load_file; weights = load_file({_quoted(folder / WEIGHTS)})"
-    plain = torchvision_operators() == "compiled"
-    start = "import timm" if plain else "from leapcore.compat import import_timm; timm = import_timm()"
-    return f"{start}; model = timm.create_model({_quoted(f'local-dir:{folder}')}, pretrained=True)"
+    return f"{_TIMM}; model = timm.create_model({_quoted(f'local-dir:{folder}')}, pretrained=True)"
+
+
+def load_line_here(folder: Path) -> str:
+    """The same for this machine, where timm alone cannot be imported; empty where it can, or need not."""
+    line = load_line(folder)
+    if not line.startswith(_TIMM) or torchvision_operators() == "compiled":
+        return ""
+    return line.replace(_TIMM, "from leapcore.compat import import_timm; timm = import_timm()", 1)
 
 
 def _quoted(text: str | Path) -> str:

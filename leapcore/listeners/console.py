@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,15 @@ class ConsoleListener:
         self._progress.stop()
         self._console.print(summary(report, self._pace.saved(report) if self._pace else ""))
         self._console.print("load the student in Python:", style="dim")
-        self._console.print(report.student["load"], markup=False, highlight=False, soft_wrap=True)
+        self._tell_how_to_load(report.student)
+
+    def _tell_how_to_load(self, student: Mapping[str, Any]) -> None:
+        from leapcore.export.student import HERE, load_line_here
+
+        self._console.print(student["load"], markup=False, highlight=False, soft_wrap=True)
+        if here := load_line_here(Path(student["folder"])):
+            self._console.print(HERE, style="dim")
+            self._console.print(here, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was, however the run ended."""

@@ -177,7 +177,7 @@ def _of_alignment(costs: Costs) -> Iterator[Advice]:
 def _of_evaluation(costs: Costs) -> Iterator[Advice]:
     wanted, length = costs.parts.spec.evaluate, costs.parts.length
     duration = costs.parts.spec.train.duration
-    if wanted.knn == "never" and wanted.linear == "never" and not wanted.retrieval:
+    if not wanted.measures_accuracy:
         yield Advice(
             "nothing is evaluated: no figure will tell what the student has learned",
             "Set evaluate.knn: end, or evaluate.linear: end.",

@@ -102,6 +102,11 @@ class EvaluateSpec(Section):
     teacher: bool = Field(False, description="Evaluate the teacher too, once, for comparison.")
 
     @property
+    def measures_accuracy(self) -> bool:
+        """Whether any figure will tell what the student has learned."""
+        return self.knn != "never" or self.linear != "never" or bool(self.retrieval)
+
+    @property
     def needs_images(self) -> bool:
         """Whether anything is measured on the validation images."""
         return any(when != "never" for when in (self.knn, self.linear, self.cka_map))

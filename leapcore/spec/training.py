@@ -91,7 +91,7 @@ class TrainSpec(Section):
         description="Numbers of matrix products (LEAP: float16); weights stay in float32 (autocast).",
     )
     seed: int = Field(
-        0, ge=0, description="Of all random draws; two runs with one seed agree, on CPUs bit for bit."
+        0, ge=0, description="Seed of all random draws; two runs with one seed agree, on CPUs bit for bit."
     )
     log_every: int = Field(10, gt=0, description="Steps between two lines of metrics.jsonl.")
     nonfinite_steps: Annotated[int, Field(ge=1)] | Literal["skip"] = Field(
