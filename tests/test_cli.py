@@ -202,6 +202,30 @@ def _commands(path, command):
         yield from _commands(f"{path} {name}", inner)
 
 
+QUICKLY_REFUSED = [
+    ("run", "spec.yaml", "--output", "."),
+    ("embed", "teacher", "photos", "-o", "f.txt"),
+    ("embed", "teacher", "photos", "-o", "no/f.npz"),
+]
+
+
+def test_a_file_or_folder_that_cannot_be_written_is_refused_before_torch_is_imported(spec_file):
+    code = f"""
+import sys, leapcore.cli
+for words in {QUICKLY_REFUSED}:
+    sys.argv = ["leapcore", *words]
+    try:
+        leapcore.cli.main()
+    except SystemExit as end:
+        print(end.code, "torch" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=spec_file.parent
+    )
+    assert [line for line in done.stdout.splitlines() if "leapcore" not in line] == ["2 False"] * 3
+    assert done.stderr.count("Error: ") == 3
+
+
 def test_validate_does_not_need_torch(leapcore_, tmp_path):
     code = "import sys; from leapcore import load_spec; load_spec('spec.yaml'); print('torch' in sys.modules)"
     out = subprocess.run(

@@ -64,6 +64,9 @@ def embed(
     """
     from rich.progress import MofNCompleteColumn, Progress
 
+    from leapcore.evaluation.feature_files import check_feature_file
+
+    check_feature_file(output, overwrite=overwrite)  # before what takes long
     terminal = console()
     with terminal.status("loading"):
         from leapcore.engine.embedding import embed as embed_images

@@ -36,10 +36,19 @@ def run_in_terminal(
             console().print(f"leapcore run {source}", style="bold", markup=False, highlight=False)
         spec = load(source, list(overrides))
         folder = output or Path("runs") / spec.name
+        _check_folder(folder, **how)
         if quiet:
             _run_quietly(spec, folder, **how)
         else:
             _run_shown(spec, folder, overrides, verbose, **how)
+
+
+def _check_folder(folder: Path, **how: Any) -> None:
+    """Refuse a folder that cannot take this run before the imports, which take longest."""
+    from leapcore.engine.folder import RunFolder
+
+    if place().size == 1:  # several processes must fail together
+        RunFolder(folder, **how).close()
 
 
 def _run_quietly(spec: Spec, folder: Path, **how: Any) -> None:

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from leapcore.errors import CheckpointError
 from leapcore.files import remove_partial, sync, sync_folder, write_whole
+
+if TYPE_CHECKING:  # a run's folder is looked at before torch is imported
+    from torch import Tensor, nn
 
 FORMAT = 1
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
