@@ -38,13 +38,11 @@ a model's layers with what each costs:
 
 ```
 convnext_tiny, family convnext, 224 x 224 pixels, 27,820,128 parameters
-┏━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━┳━━━━━━━━┓
-┃ layer ┃ name              ┃ channels ┃ stride ┃ grid    ┃ prefix tokens ┃ GMACs up to it ┃ share  ┃
-┡━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━╇━━━━━━━━┩
-│ 1     │ stages.0.blocks.0 │ 96       │ 4      │ 56 x 56 │ 0             │ 0.2634         │ 5.9%   │
+layer  name               channels  stride  grid     prefix  GMACs   share
+────────────────────────────────────────────────────────────────────────────
+1      stages.0.blocks.0  96        4       56 x 56  0       0.2634  5.9%
 …
-│ 18    │ stages.3.blocks.2 │ 768      │ 32     │ 7 x 7   │ 0             │ 4.4698         │ 100.0% │
-└───────┴───────────────────┴──────────┴────────┴─────────┴───────────────┴────────────────┴────────┘
+18     stages.3.blocks.2  768       32      7 x 7    0       4.4698  100.0%
 ```
 
 A layer is a block, except in the family `timm`, where it is a stage (or a block, for models without
