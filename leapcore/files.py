@@ -41,14 +41,11 @@ def image_folder(key: str, path: str) -> Path:
     Raises:
         DataError: It does not exist, it or a class folder cannot be read, or there is no file in it.
     """
-    folder = Path(path).expanduser()
-    remedy = f"Set {key} to a folder that holds images, or one sub-folder of them per class"
+    folder, remedy = Path(path).expanduser(), f"{_wanted(key)}."
     if folder.is_file():
-        raise DataError(f"{key}: '{path}' is a file, not a folder", f"{remedy}.")
+        raise DataError(f"{key}: '{path}' is a file, not a folder", remedy)
     if not folder.is_dir():
-        raise DataError(
-            f"{key}: folder '{path}' does not exist (looked for {folder.absolute()})", f"{remedy}."
-        )
+        raise DataError(f"{key}: folder '{path}' does not exist (looked for {folder.absolute()})", remedy)
     try:
         for inner in (folder, *class_folders(folder)):
             os.scandir(inner).close()
@@ -57,8 +54,17 @@ def image_folder(key: str, path: str) -> Path:
             f"{key}: folder '{error.filename}' cannot be read: {error.strerror}", "Mend its permissions."
         ) from error
     if not any(found for *_, found in os.walk(folder, followlinks=True)):
-        raise DataError(f"{key}: folder '{path}' holds no images", f"{remedy} (.jpg, .png, …).")
+        raise without_images(key, path)
     return folder
+
+
+def without_images(key: str, path: str) -> DataError:
+    """The error of a folder that a key of the spec names and that holds no images."""
+    return DataError(f"{key}: folder '{path}' holds no images", f"{_wanted(key)} (.jpg, .png, …).")
+
+
+def _wanted(key: str) -> str:
+    return f"Set {key} to a folder that holds images, or one sub-folder of them per class"
 
 
 def data_root(source: str, root: str | None) -> None:

@@ -113,7 +113,7 @@ class BenchFolder:
         run = self.run(cell)
         if status(run) == "finished":
             return State.FINISHED
-        if lock.holder(run):
+        if lock.holder(run, unsure=False):  # else a killed cell would be left out for good
             return State.BUSY
         if self.failure(cell).exists():
             return State.FAILED

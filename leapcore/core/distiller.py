@@ -48,6 +48,12 @@ def _merged(parts: Sequence[Comparison]) -> Comparison:
     )
 
 
+def student_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The student's state dict, out of its :class:`Distiller`'s."""
+    prefix = "student."
+    return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+
+
 class Distiller(nn.Module):
     """What the engine wraps and trains.
 

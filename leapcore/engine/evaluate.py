@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from leapcore.core.distiller import student_weights
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.checkpoints.sharded import whole_weights
 from leapcore.engine.data.batches import evaluation_batches
@@ -63,9 +64,7 @@ def current_student(parts: RunParts) -> LayerFeatureProvider:
     weights = whole_weights(parts.engine)
     if parts.twin is None:
         return parts.student
-    prefix = "student."
-    own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
-    parts.twin.load_state_dict(own)
+    parts.twin.load_state_dict(student_weights(weights))
     return parts.twin.to(parts.device)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError
 
+from leapcore.core.distiller import student_weights
 from leapcore.core.flops import FlopsLedger
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.engine.checkpoints.checkpoint import Checkpoint, Checkpoints
@@ -133,12 +134,8 @@ def _exported(student: LayerFeatureProvider, folder: Path, format_name: str) -> 
 
 
 def _student(saved: Checkpoint) -> LayerFeatureProvider:
-    prefix = "student."
-    weights = {
-        name.removeprefix(prefix): tensor for name, tensor in saved.weights.items() if name.startswith(prefix)
-    }
     student = backbone(BackboneSpec(**saved.state["student"]), saved.state["spec"]["data"]["image_size"])
-    student.load_state_dict(weights)
+    student.load_state_dict(student_weights(saved.weights))
     return student.eval()
 
 

@@ -20,26 +20,32 @@ logger = logging.getLogger(__name__)
 _FLOCK = "hhqqi"  # Linux's struct flock: type, whence, start, length, process
 
 
-def holder(folder: Path) -> str:
+def holder(folder: Path, *, unsure: bool = True) -> str:
     """Who holds a folder's lock, such as ``process 7 on node03``; empty where nobody does.
 
     Whoever asks gets in nobody's way. The process that holds the lock must not ask: it would lose it.
+
+    Args:
+        folder: The folder.
+        unsure: On a file system without locks: whether whoever left the file is taken to be alive.
     """
     try:
         with (folder / LOCK).open() as file:
-            return (file.read().strip() or "another process") if _is_held(file) else ""
+            return (file.read().strip() or "another process") if _is_held(file, unsure) else ""
     except OSError:
         return ""
 
 
-def _is_held(file: TextIO) -> bool:
+def _is_held(file: TextIO, unsure: bool) -> bool:
     try:
         if not sys.platform.startswith("linux"):  # whose struct is another
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
         found = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    except OSError:  # it is held, or this is a file system without locks
+    except (BlockingIOError, PermissionError):
         return True
+    except OSError:  # a file system without locks
+        return unsure
     return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
 

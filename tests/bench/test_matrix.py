@@ -1,5 +1,6 @@
 """From a benchmark's spec to the specs of its runs, and what is refused before anything runs."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from leapcore.bench.matrix import cells, merged
 from leapcore.bench.runner import _environments, failure
 from leapcore.bench.slurm import script
 from leapcore.bench.spec import load_bench
+from leapcore.engine import lock
 from leapcore.errors import LeapcoreError, OutputError, SpecError
 
 SPEC = """\
@@ -217,6 +219,20 @@ def test_a_cell_at_work_in_another_process_is_busy(folder):
     ) as holder:
         assert holder.stdout.readline() == b"held\n"
         assert place.state(found[0]) is State.BUSY
+    assert place.state(found[0]) is State.WAITING
+
+
+def test_a_cell_killed_on_a_file_system_without_locks_goes_on(folder, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    place, found = folder
+    run = place.run(found[0])
+    run.mkdir(parents=True)
+    (run / ".lock").write_text("process 7 on node03\n")
+    monkeypatch.setattr("fcntl.fcntl", unsupported)
+    monkeypatch.setattr("fcntl.lockf", unsupported)
+    assert lock.holder(run) == "process 7 on node03"
     assert place.state(found[0]) is State.WAITING
 
 

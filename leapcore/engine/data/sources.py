@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from leapcore.compat import import_timm
 from leapcore.errors import DataError, did_you_mean
-from leapcore.files import class_folders, data_root, image_folder
+from leapcore.files import class_folders, data_root, image_folder, without_images
 from leapcore.spec import DataSpec
 
 
@@ -94,10 +94,7 @@ def _folder_dataset(key: str, path: str, class_map: dict[str, int] | None) -> An
         )
         dataset.load_bytes = True  # timm would pass over some broken files and fail on others
     except RuntimeError as error:
-        raise DataError(
-            f"{key}: folder '{path}' holds no images",
-            f"Set {key} to a folder that holds images, or one sub-folder of them per class (.jpg, .png, …).",
-        ) from error
+        raise without_images(key, path) from error
     _check_layout(key, root, [Path(file).relative_to(root).parts for file, _ in dataset.reader.samples])
     return dataset
 
