@@ -278,6 +278,7 @@ BAD = {
         Bad("bench spec.yaml", "spec.yaml is the spec of a single run", "A benchmark's spec has teachers, students and methods.", "Run it with: leapcore run spec.yaml"),
         Bad("bench bench.yaml --list", "baseline: 'fixd' is none of the methods", "A name that the matrix does not have.", "The keys and their meaning: docs/bench.md", bench("baseline: fixed", "baseline: fixd")),
         Bad("bench bench.yaml --list", "seed 0 comes twice", "Two cells would have the same name.", "The keys and their meaning: docs/bench.md", bench("[0, 1]", "[0, 0]")),
+        Bad("bench bench.yaml --list --only 'vit.*.s7'", "--only vit.*.s7: no cell has such a name", "A slip in the pattern, or a cell that the matrix does not have.", "Names are like ", bench()),
         Bad("bench bench.yaml --list --part 2/2", "--part 2/2: not of the form I/N", "Parts are counted from 0.", "Write 0/2 and 1/2 to share among two machines.", bench()),
     ],
     "Plugins": [

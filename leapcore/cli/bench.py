@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import sys
 from pathlib import Path
@@ -34,6 +35,10 @@ def bench(
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="How many cells run at a time.")] = 1,
+    only: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="PATTERN", help="Run the cells with such names only, e.g. 'vit.*.leap.s0'."),
+    ] = None,
     part: Annotated[
         str, typer.Option(metavar="I/N", help="Run every N-th cell only, from the I-th (0 is the first).")
     ] = "0/1",
@@ -56,7 +61,8 @@ def bench(
 
     terminal, wanted = console(), load_bench(source)
     cells = all_cells(wanted, set_ or [])
-    mine = _part(cells, part)
+    selected = _only(cells, only or [])
+    mine = _part(selected, part)
     folder = BenchFolder(output or Path("bench") / wanted.name)
     with terminal.status("checking"):
         check_models(cells)
@@ -64,8 +70,9 @@ def bench(
         if not list_:
             folder.open(wanted, source, cells)
     if slurm:
-        command = ["leapcore", "bench", source, *(f"--set={one}" for one in set_ or []), f"--jobs={jobs}"]
-        sys.stdout.write(script(wanted.name, len(cells), folder.path, [*command, f"--output={folder.path}"]))
+        given = [*(f"--set={one}" for one in set_ or []), *(f"--only={one}" for one in only or [])]
+        command = ["leapcore", "bench", source, *given, f"--jobs={jobs}", f"--output={folder.path}"]
+        sys.stdout.write(script(wanted.name, len(selected), folder.path, command))
         return
     if list_:
         _list(terminal, folder, mine)
@@ -74,6 +81,18 @@ def bench(
         _run(folder, cells, mine, jobs, board)
     terminal.print(board.table(), LEGEND)
     _close(terminal, folder, cells, mine)
+
+
+def _only(cells: Sequence[Cell], patterns: Sequence[str]) -> Sequence[Cell]:
+    """The cells whose names fit one of the patterns, all if there is none."""
+    names = [cell.name for cell in cells]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise SpecError(
+                f"--only {pattern}: no cell has such a name",
+                f"Names are like {names[0]}; --list shows all.",
+            )
+    return [c for c in cells if not patterns or any(fnmatch.fnmatch(c.name, one) for one in patterns)]
 
 
 def _part(cells: Sequence[Cell], part: str) -> Sequence[Cell]:

@@ -130,6 +130,10 @@ def test_wrong_arguments_and_listing_touch_nothing(leapcore_, tmp_path):
         "  vit.narrow.fixed.s0: waiting",
         "  vit.narrow.broken.s0: waiting",
     ]
+    assert leapcore_("bench", "toy.yaml", "--list", "--only", "*.broken.s?")[1].splitlines() == [
+        "1 cell of 1 teacher × 1 student × 1 method × 1 seed",
+        "  vit.narrow.broken.s0: waiting",
+    ]
     code, _, err = leapcore_("bench", "toy.yaml", "--part", "2/2")
     assert (code, "not of the form I/N" in err) == (2, True)
     assert not (tmp_path / "bench").exists()
@@ -137,7 +141,9 @@ def test_wrong_arguments_and_listing_touch_nothing(leapcore_, tmp_path):
 
 def test_a_job_array_runs_parts_of_the_same_benchmark(leapcore_, tmp_path):
     (tmp_path / "toy.yaml").write_text(SPEC)
-    code, out, _ = leapcore_("bench", "toy.yaml", "--slurm", "--set", "train.seed=3")
+    code, out, _ = leapcore_("bench", "toy.yaml", "--slurm", "--set", "train.seed=3", "--only", "vit.*")
     assert code == 0
     assert "#SBATCH --array=0-1" in out
-    assert "leapcore bench toy.yaml --set=train.seed=3 --jobs=1 --output=bench/toy --part" in out
+    assert (
+        "leapcore bench toy.yaml --set=train.seed=3 '--only=vit.*' --jobs=1 --output=bench/toy --part" in out
+    )
