@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 
 from leapcore import Duration, FlopsLedger, LayerFeatureProvider, Projector, count_macs
+from leapcore.core.adaptive import CkaScheduler
 from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.flops import count_layer_macs
-from leapcore.core.schedulers import CkaScheduler
 from leapcore.plugins import installed_plugins
 
 REPORTED = 25.1  # % of the training FLOPs

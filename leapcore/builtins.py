@@ -10,9 +10,9 @@ from leapcore.registry import Registry
 @hookimpl
 def leapcore_register_schedulers(registry: Registry) -> None:
     """The curricula."""
-    registry.register("cka", "leapcore.core.schedulers:CkaScheduler")
-    registry.register("cosine", "leapcore.core.schedulers:CosineScheduler")
-    registry.register("plateau", "leapcore.core.schedulers:PlateauScheduler")
+    registry.register("cka", "leapcore.core.adaptive:CkaScheduler")
+    registry.register("cosine", "leapcore.core.adaptive:CosineScheduler")
+    registry.register("plateau", "leapcore.core.adaptive:PlateauScheduler")
     registry.register("fixed", "leapcore.core.schedulers:FixedScheduler")
     registry.register("linear", "leapcore.core.paced:LinearScheduler")
     registry.register("steps", "leapcore.core.paced:StepsScheduler")

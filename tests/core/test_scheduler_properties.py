@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from properties import quick
 
 from leapcore import Duration
+from leapcore.core.adaptive import CkaScheduler, CosineScheduler, PlateauScheduler
 from leapcore.core.duration import RunLength
 from leapcore.core.paced import LinearScheduler, RandomScheduler, StepsScheduler
-from leapcore.core.schedulers import CkaScheduler, CosineScheduler, PlateauScheduler
 
 durations = st.builds(Duration, st.integers(1, 9), st.sampled_from(["ep", "st"]))
 scores = st.one_of(st.none(), st.floats(-1, 1), st.sampled_from([math.nan, math.inf, -math.inf]))

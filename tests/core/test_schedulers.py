@@ -5,9 +5,10 @@ import pytest
 from pydantic import ValidationError
 
 from leapcore import Duration
+from leapcore.core.adaptive import CkaScheduler, CosineScheduler, PlateauScheduler
 from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.duration import RunLength
-from leapcore.core.schedulers import CkaScheduler, CosineScheduler, FixedScheduler, PlateauScheduler
+from leapcore.core.schedulers import FixedScheduler
 from leapcore.options import checked_options
 
 

@@ -15,9 +15,9 @@ from leapcore import (
     load_spec,
     run,
 )
+from leapcore.core.adaptive import CkaScheduler
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.provider import ImageInput
-from leapcore.core.schedulers import CkaScheduler
 from leapcore.engine.costs import head_macs, student_macs
 from leapcore.engine.loop import Loop
 from leapcore.engine.setup import build

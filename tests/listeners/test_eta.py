@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from leapcore.core.adaptive import CkaScheduler
 from leapcore.core.duration import Duration, RunLength
 from leapcore.core.forecast import Forecast
-from leapcore.core.schedulers import CkaScheduler
 from leapcore.listeners.eta import EtaColumn
 
 COSTS, BATCH, STEPS = [10.0 * layer for layer in range(1, 11)], 64, 400
