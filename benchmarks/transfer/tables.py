@@ -52,7 +52,8 @@ class Rows:
 
 def main() -> None:
     rows = Rows(Path(sys.argv[1]))
-    for line in matrix(rows) if len(rows.pairs) > 1 else single(rows):
+    compared = {method for names in DIFFERENCES for method in names}
+    for line in matrix(rows) if compared <= {*rows.methods} else by_method(rows):
         print(line)
 
 
@@ -68,13 +69,16 @@ def matrix(rows: Rows) -> Iterator[str]:
         yield ""
 
 
-def single(rows: Rows) -> Iterator[str]:
-    """A row per method of the only pair, compared with the first method."""
-    (pair,), baseline = rows.pairs, rows.methods[0]
+def by_method(rows: Rows) -> Iterator[str]:
+    """A table per pair: a row for each of its methods, compared with the first one."""
+    baseline = rows.methods[0]
     titles = [title for name in ACCURACIES for title in (f"{name}, %", f"− {baseline}")]
-    yield from _heading([_named(pair), "seeds", *titles, "FLOPs saved, %"])
-    for method in rows.methods:
-        yield _row([f"`{method}`", *_figures(rows, pair, method, baseline)])
+    for pair in rows.pairs:
+        yield from _heading([_named(pair), "seeds", *titles, "FLOPs saved, %"])
+        for method in rows.methods:
+            if rows.values(pair, method, "flops_saved"):
+                yield _row([f"`{method}`", *_figures(rows, pair, method, baseline)])
+        yield ""
 
 
 def _figures(rows: Rows, pair: Pair, method: str, baseline: str) -> Iterator[str]:
@@ -94,7 +98,8 @@ def _level(found: Estimate) -> str:
 
 
 def _signed(found: Estimate) -> str:
-    return f"{found.mean:+.2f}".replace("-", "−") + _interval(found) if found.n else "–"
+    rounded = round(found.mean, 2) + 0.0  # no minus before a zero
+    return f"{rounded:+.2f}".replace("-", "−") + _interval(found) if found.n else "–"
 
 
 def _interval(found: Estimate) -> str:

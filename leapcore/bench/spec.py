@@ -42,7 +42,9 @@ class ExceptionSpec(Section):
     where: WhereSpec = Field(description="The cells.")
     set: dict[str, Any] = Field({}, description="Keys of a run's spec, laid over the method's.")
     seeds: _Seeds | None = Field(None, description="Their seeds, in place of the matrix's; null keeps those.")
-    skip: bool = Field(False, description="Leave them out.")
+    skip: bool | None = Field(
+        None, description="true leaves them out, false takes them in again; null leaves it at that."
+    )
 
 
 class BenchSpec(Section):
@@ -101,13 +103,12 @@ class BenchSpec(Section):
 
     def seeds_of(self, *names: str) -> Sequence[int]:
         """The seeds of a teacher, student and method; none if they are left out."""
-        seeds: list[int] = self.seeds
+        seeds, left_out = self.seeds, False
         for exception in self.exceptions:
             if exception.where.holds(*names):
-                if exception.skip:
-                    return []
+                left_out = left_out if exception.skip is None else exception.skip
                 seeds = exception.seeds or seeds
-        return seeds
+        return [] if left_out else seeds
 
 
 def _near(name: str, bench: BenchSpec, axis: str) -> str:

@@ -99,6 +99,18 @@ def test_exceptions_change_leave_out_and_reseed_cells(bench):
     assert named["vit.wide.leap.s7"].curriculum.options["threshold"] == 0.8, "the later exception decides"
 
 
+def test_a_later_exception_takes_cells_in_again(bench):
+    found = cells(
+        bench(
+            "exceptions:",
+            "- {where: {student: wide}, skip: true}",
+            "- {where: {student: wide, method: leap}, skip: false, seeds: [7]}",
+            "- {where: {student: wide}, set: {train: {batch_size: 8}}}",
+        )
+    )
+    assert [cell.name for cell in found if cell.student == "wide"] == ["vit.wide.leap.s7"]
+
+
 def test_overrides_reach_every_cell(bench):
     assert {cell.spec.train.duration.amount for cell in cells(bench(), ["train.duration=5st"])} == {5}
 
