@@ -71,9 +71,12 @@ def saved_flops(run: Run) -> float:
 
 def main_table(results: Results) -> Table:
     """Every pair and method with its accuracies, differences and savings."""
-    rows = [_row(results, pair, method) for pair in results.pairs for method in results.methods]
-    starts = range(0, len(rows), len(results.methods))
-    for index in set(range(len(rows))) - set(starts):
+    rows: list[list[str]] = []
+    starts = []
+    for pair in results.pairs:
+        starts.append(len(rows))
+        rows += [_row(results, pair, method) for method in results.methods if results.of(pair, method)]
+    for index in {*range(len(rows))} - {*starts}:
         rows[index][0] = ""  # as above
     columns = ["teacher → student", "method", "seeds", "kNN, %", "probe, %", "FLOPs saved, %"]
     caption = f"Means over the seeds that finished. {_INTERVAL} {_SAVED.partition(',')[0]}."
@@ -123,17 +126,20 @@ def verdicts(results: Results) -> list[str]:
 
 def _verdict(results: Results, method: str) -> str:
     """Of one method; empty if it cannot be compared yet."""
+    pairs = [pair for pair in results.pairs if results.of(pair, method)]
     parts = []
     for figure in ACCURACIES:
-        found = [against_baseline(results, pair, method, figure) for pair in results.pairs]
+        found = [against_baseline(results, pair, method, figure) for pair in pairs]
         counts = Counter(estimate.verdict for estimate in found if estimate.n)
         if counts:
-            parts.append(f"{figure.name} {_counts(counts)}")
+            parts.append(f"{figure.name} {_counts(counts, alone=len(pairs) == 1)}")
     return "; ".join(parts)
 
 
-def _counts(counts: Counter[str]) -> str:
-    """``better in 4, no clear difference in 2 of 6 pairs``."""
+def _counts(counts: Counter[str], alone: bool) -> str:
+    """``better in 4, no clear difference in 2 of 6 pairs``; ``better``, if the matrix has one pair alone."""
+    if alone:
+        return _VERDICTS[next(iter(counts))]
     told = [f"{word} in {counts[verdict]}" for verdict, word in _VERDICTS.items() if counts[verdict]]
     return f"{', '.join(told)} of {counted(counts.total(), 'pair')}"
 

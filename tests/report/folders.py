@@ -23,9 +23,13 @@ def write_bench(
     methods=("fixed", "leap", "random"),
     seeds=(0, 1, 2),
     state=None,
+    planned=lambda cell: True,
     **run,
 ):
-    """A bench whose cells are in the state that ``state(cell)`` gives: a run's status, "not begun" or half."""
+    """A bench whose cells are in the state that ``state(cell)`` gives: a run's status, "not begun" or half.
+
+    ``planned`` picks the cells that the matrix has.
+    """
     cells = [
         {"name": f"{t}.{s}.{m}.s{seed}", "teacher": t, "student": s, "method": m, "seed": seed}
         for t in teachers
@@ -33,6 +37,7 @@ def write_bench(
         for m in methods
         for seed in seeds
     ]
+    cells = list(filter(planned, cells))
     matrix = {
         "name": "transfer",
         "baseline": "fixed",

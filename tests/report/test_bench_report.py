@@ -97,6 +97,23 @@ def test_the_summary_counts_cells_and_verdicts(bench):
     assert "random: kNN not judged (one seed) in 4 of 4 pairs;" in summary
 
 
+def test_what_the_matrix_leaves_out_has_no_row(tmp_path):
+    def planned(cell):
+        return cell["method"] == "fixed" or (cell["method"] == "leap") == (cell["student"] == "vit")
+
+    write(write_bench(tmp_path / "b", teachers=("vit",), planned=planned))
+    told = [row[:3] for row in table_rows(tmp_path / "b") if row[2:3] == ["3 of 3"]]
+    assert told == [
+        ["vit → vit", "fixed", "3 of 3"],
+        ["", "leap", "3 of 3"],
+        ["vit → hybrid", "fixed", "3 of 3"],
+        ["", "random", "3 of 3"],
+    ]
+    page = (tmp_path / "b" / "report.html").read_text()
+    assert "0 of 0" not in page
+    assert "leap: kNN better; linear probe better. random: kNN worse; linear probe worse." in page
+
+
 def test_unfinished_cells_are_told_with_their_errors(bench):
     page = (bench / "report.html").read_text()
     assert "Error: out of &lt;memory&gt; &amp; luck" in page
