@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from leapcore.report.statistics import Estimate, estimate, paired
+from leapcore.report.statistics import Estimate, estimate, paired, paired_saving
 
 FAMILIES = {"vit": "ViT", "convnext": "ConvNeXt", "coatnet": "CoAtNet"}
 ACCURACIES = {"kNN": "accuracy_knn", "probe": "accuracy_linear"}
@@ -36,14 +36,20 @@ class Rows:
         self.methods = list(dict.fromkeys(row["method"] for row in self._rows))
 
     def values(self, pair: Pair, method: str, column: str) -> dict[int, float]:
-        """A column of shares in %, by seed."""
+        """A column of shares in %, by seed; a time that was not measured is left out."""
         wanted = (*pair, method)
         found = [row for row in self._rows if (row["teacher"], row["student"], row["method"]) == wanted]
-        return {int(row["seed"]): 100 * float(row[column]) for row in found}
+        return {int(row["seed"]): 100 * float(row[column]) for row in found if row[column]}
 
     def mean(self, pair: Pair, method: str, column: str) -> Estimate:
         """The mean of a column over the seeds."""
         return estimate(list(self.values(pair, method, column).values()))
+
+    def time_saved(self, pair: Pair, method: str, other: str) -> Estimate:
+        """The share of training time that a method took less than another, in %."""
+        own, others = (self.values(pair, name, "training_seconds") for name in (method, other))
+        saved = paired_saving(own, others)
+        return Estimate(100 * saved.mean, 100 * saved.half, saved.n)
 
     def difference(self, pair: Pair, method: str, other: str, column: str) -> Estimate:
         """The mean difference of two methods over the seeds that both have."""
@@ -61,11 +67,12 @@ def matrix(rows: Rows) -> Iterator[str]:
     """A table per accuracy: a row for each teacher and student, a column for each comparison."""
     for column in ACCURACIES.values():
         titles = [f"{method} − {other}" for method, other in DIFFERENCES]
-        yield from _heading(["teacher → student", "fixed", *titles, "FLOPs saved by leap, %"])
+        yield from _heading(["teacher → student", "fixed", *titles, "FLOPs saved by leap, %", "time, %"])
         for pair in rows.pairs:
             differences = [_signed(rows.difference(pair, *names, column)) for names in DIFFERENCES]
-            saved = f"{rows.mean(pair, 'leap', 'flops_saved').mean:.1f}"
-            yield _row([_named(pair), _level(rows.mean(pair, "fixed", column)), *differences, saved])
+            saved = [rows.mean(pair, "leap", "flops_saved"), rows.time_saved(pair, "leap", "fixed")]
+            shares = [f"{found.mean:.1f}" for found in saved]
+            yield _row([_named(pair), _level(rows.mean(pair, "fixed", column)), *differences, *shares])
         yield ""
 
 
