@@ -24,7 +24,7 @@ def script(name):
     return module
 
 
-@pytest.mark.parametrize("name", ["spec"])
+@pytest.mark.parametrize("name", ["spec", "ablations", "remedies"])
 def test_every_cell_has_its_row(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     wanted = load_bench(f"benchmarks/transfer/{name}.yaml")
@@ -34,7 +34,7 @@ def test_every_cell_has_its_row(name, monkeypatch):
     assert rows == {cell.name: "finished" for cell in cells(wanted, HERE)}
 
 
-@pytest.mark.parametrize("name", ["transfer"])
+@pytest.mark.parametrize("name", ["transfer", "ablations", "remedies"])
 def test_the_page_tells_what_the_rows_say(name, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["tables.py", str(FOLDER / "results" / f"{name}.csv")])
     script("tables").main()
