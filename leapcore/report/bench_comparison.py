@@ -74,10 +74,11 @@ def main_table(results: Results) -> Table:
     rows: list[list[str]] = []
     starts = []
     for pair in results.pairs:
+        of_pair = [_row(results, pair, method) for method in results.methods if results.of(pair, method)]
+        for row in of_pair[1:]:
+            row[0] = ""  # as above
         starts.append(len(rows))
-        rows += [_row(results, pair, method) for method in results.methods if results.of(pair, method)]
-    for index in {*range(len(rows))} - {*starts}:
-        rows[index][0] = ""  # as above
+        rows += of_pair
     columns = ["teacher → student", "method", "seeds", "kNN, %", "probe, %", "FLOPs saved, %"]
     caption = f"Means over the seeds that finished. {_INTERVAL} {_SAVED.partition(',')[0]}."
     if results.baseline:

@@ -28,14 +28,15 @@ def _block(block: Block) -> str:
     if isinstance(block, Picture):
         return ""
     if isinstance(block, Table):
-        return _table(block)
+        return table(block)
     return _plain(block.text) if isinstance(block, Text) else _code(block)
 
 
-def _table(table: Table) -> str:
-    rules = [" --- " if index < table.stubs else " ---: " for index in range(len(table.columns))]
-    lines = [_line(table.columns), f"|{'|'.join(rules)}|", *map(_line, table.rows)]
-    return "\n".join(lines) + (f"\n\n{_plain(table.caption)}" if table.caption else "")
+def table(told: Table) -> str:
+    """A table with its caption as Markdown."""
+    rules = [" --- " if index < told.stubs else " ---: " for index in range(len(told.columns))]
+    lines = [_line(told.columns), f"|{'|'.join(rules)}|", *map(_line, told.rows)]
+    return "\n".join(lines) + (f"\n\n{_plain(told.caption)}" if told.caption else "")
 
 
 def _line(cells: list[str]) -> str:

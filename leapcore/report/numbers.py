@@ -11,14 +11,18 @@ NOTHING = "–"
 
 def percent(share: float, digits: int = 2) -> str:
     """``97.50`` for 0.975, a dash for NaN."""
-    return NOTHING if math.isnan(share) else f"{100 * share:.{digits}f}".replace("-", "−")
+    return NOTHING if math.isnan(share) else _rounded(share, f".{digits}f")
 
 
 def signed(share: float, digits: int = 2) -> str:
     """``+1.20`` for 0.012."""
-    if math.isnan(share):
-        return NOTHING
-    return f"{100 * share:+.{digits}f}".replace("-", "−")
+    return NOTHING if math.isnan(share) else _rounded(share, f"+.{digits}f")
+
+
+def _rounded(share: float, form: str) -> str:
+    """A share in %, with a minus that is one, and none before a zero."""
+    rounded = float(format(100 * share, form)) + 0.0
+    return format(rounded, form).replace("-", "−")
 
 
 def level(found: Estimate) -> str:

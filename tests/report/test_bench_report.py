@@ -11,6 +11,7 @@ from scipy import stats
 
 from leapcore.errors import ReportError
 from leapcore.report.bench_results import read, write_rows
+from leapcore.report.numbers import percent, signed
 from leapcore.report.statistics import estimate, paired, pareto_front
 from leapcore.report.writing import write
 
@@ -50,6 +51,15 @@ def test_one_value_has_no_interval_and_no_verdict():
     found = estimate([0.5])
     assert numpy.isnan(found.half)
     assert found.verdict == ""
+
+
+def test_a_rounded_zero_has_no_minus():
+    assert [signed(-0.00001), signed(-0.0001), percent(-0.0004, 1), percent(-0.0006, 1)] == [
+        "+0.00",
+        "−0.01",
+        "0.0",
+        "−0.1",
+    ]
 
 
 def test_differences_are_paired_over_the_seeds_that_both_have():
