@@ -19,7 +19,7 @@ import torch
 from leapcore import LeapcoreError, import_timm
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.layer_check import check_layers
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.loader import installed_plugins
 
 FAMILIES = ("vit", "hierarchical", "convnext", "hybrid")
 

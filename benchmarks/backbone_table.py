@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from leapcore import import_timm
-from leapcore.backbones import build_backbone
-from leapcore.plugins import installed_plugins
+from leapcore.models.build import build_backbone
+from leapcore.plugins.loader import installed_plugins
 from leapcore.testing.backbone import report_on_backbone
 from leapcore.testing.backbone_rules import RULES
 

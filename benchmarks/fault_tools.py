@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from leapcore.engine.checkpoints.checkpoint import Checkpoints
+from leapcore.checkpoints.files import Checkpoints
 from leapcore.errors import CheckpointError
 
 # Some seconds of training, a checkpoint about every third of a second, and a target that moves.

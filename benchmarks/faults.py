@@ -27,7 +27,7 @@ import fault_tools as tools
 from fault_tools import Command, Lane, Strike, Tally
 from PIL import Image, ImageChops, ImageStat
 
-from leapcore.engine.data.images import read_or_next
+from leapcore.data.images import read_or_next
 
 SECONDS = 6.0  # of training, among which the moment of a fault is drawn
 

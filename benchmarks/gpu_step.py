@@ -15,9 +15,9 @@ from torch import Tensor
 
 from leapcore import Spec, load_spec
 from leapcore.core.schedulers import DifficultyScheduler
-from leapcore.engine.loop import Loop
-from leapcore.engine.setup import RunParts, build
-from leapcore.plugins import Nobody
+from leapcore.plugins.loader import Nobody
+from leapcore.train.loop import Loop
+from leapcore.train.setup import RunParts, build
 
 RECIPE = "leap-vits14-imagenet1k"
 PARTS = ("teacher", "student", "alignment", "optimizer")

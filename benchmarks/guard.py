@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from leapcore import FlopsLedger, Projector, linear_cka
 from leapcore.core.adaptive import CkaScheduler
-from leapcore.engine.data.views import seeded_view, training_view
+from leapcore.data.views import seeded_view, training_view
 from leapcore.spec import AugmentSpec
 
 IMAGES, TOKENS, WIDTH, BLOCKS = 64, 64, 192, 12

@@ -20,7 +20,7 @@ from leapcore import Duration, FlopsLedger, LayerFeatureProvider, Projector, cou
 from leapcore.core.adaptive import CkaScheduler
 from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.flops import count_layer_macs
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.loader import installed_plugins
 
 REPORTED = 25.1  # % of the training FLOPs
 EPOCHS = 100

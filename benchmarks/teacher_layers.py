@@ -14,9 +14,9 @@ from leapcore import LayerFeatures, Spec, image_splits
 from leapcore.bench.matrix import cells
 from leapcore.bench.spec import load_bench
 from leapcore.core.cka_map import cka_map
-from leapcore.engine.components import backbone
-from leapcore.engine.data.batches import evaluation_sample
+from leapcore.data.batches import evaluation_sample
 from leapcore.evaluation.features import evaluating
+from leapcore.train.components import backbone
 
 IMAGES = 256
 

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 
 from leapcore import create_timm_model
 from leapcore.compat import import_timm
-from leapcore.engine.data.batches import TrainingBatches, evaluation_batches
+from leapcore.data.batches import TrainingBatches, evaluation_batches
 from leapcore.export.student import export_timm
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.loader import installed_plugins
 from leapcore.spec import AugmentSpec, DataSpec
 
 
@@ -71,7 +71,7 @@ SETTINGS = {
         batch_size=64,
         optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05, "filter_bias_and_bn": False},
         drop_path=0.05,
-        output=Path("leapcore/assets/digits-vit"),
+        output=Path("leapcore/models/assets/digits-vit"),
     ),
     "fashion-mnist-vit": Setting(
         data=FASHION,

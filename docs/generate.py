@@ -11,7 +11,7 @@ from typing import Any
 from typer.main import get_command
 
 from leapcore.cli import app
-from leapcore.plugins import Plugins
+from leapcore.plugins.loader import Plugins
 from leapcore.schema import page as spec
 
 DOCS = Path(__file__).parent

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from leapcore._version import __version__
 
 if TYPE_CHECKING:
-    from leapcore.backbones import build_backbone
     from leapcore.compat import import_timm
     from leapcore.core.alignment import linear_cka, mean_cosine
     from leapcore.core.counting import on_meta
@@ -23,23 +22,24 @@ if TYPE_CHECKING:
     from leapcore.core.projection import Projector
     from leapcore.core.provider import ImageInput, LayerFeatureProvider
     from leapcore.core.schedulers import DifficultyScheduler
-    from leapcore.curricula import build_scheduler
-    from leapcore.engine.components import image_splits
-    from leapcore.engine.data.batches import evaluation_batches
-    from leapcore.engine.data.sources import ImageSplits
-    from leapcore.engine.model_evaluation import evaluate_model
-    from leapcore.engine.run import run
+    from leapcore.data.batches import evaluation_batches
+    from leapcore.data.sources import ImageSplits
     from leapcore.errors import LeapcoreError
     from leapcore.evaluation.features import Features, extract_features
     from leapcore.evaluation.knn import knn_accuracy
     from leapcore.evaluation.linear_probe import linear_probe
-    from leapcore.events import RunReport
     from leapcore.export.student import export_student
-    from leapcore.hookspecs import hookimpl
+    from leapcore.models.build import build_backbone
+    from leapcore.models.timm_models import create_timm_model, timm_image_input
+    from leapcore.models.weights import load_weights
+    from leapcore.plugins.events import RunReport
+    from leapcore.plugins.hooks import hookimpl
     from leapcore.spec import Spec
-    from leapcore.spec_file import load_spec
-    from leapcore.timm_models import create_timm_model, timm_image_input
-    from leapcore.weights import load_weights
+    from leapcore.spec.file import load_spec
+    from leapcore.tools.evaluate import evaluate_model
+    from leapcore.train.components import image_splits
+    from leapcore.train.run import run
+    from leapcore.train.schedulers import build_scheduler
 
 _HOME = {
     "Comparison": "core.matching",
@@ -50,7 +50,7 @@ _HOME = {
     "Features": "evaluation.features",
     "FlopsLedger": "core.flops",
     "ImageInput": "core.provider",
-    "ImageSplits": "engine.data.sources",
+    "ImageSplits": "data.sources",
     "LayerFeatureProvider": "core.provider",
     "LayerFeatures": "core.features",
     "LayerInfo": "core.features",
@@ -59,31 +59,31 @@ _HOME = {
     "Match": "core.matching",
     "Projector": "core.projection",
     "RunLength": "core.duration",
-    "RunReport": "events",
+    "RunReport": "plugins.events",
     "Spec": "spec",
     "TeacherFeatures": "core.matching",
-    "build_backbone": "backbones",
-    "build_scheduler": "curricula",
+    "build_backbone": "models.build",
+    "build_scheduler": "train.schedulers",
     "count_layer_macs": "core.flops",
     "count_macs": "core.flops",
     "count_prefix_macs": "core.flops",
-    "create_timm_model": "timm_models",
-    "evaluate_model": "engine.model_evaluation",
-    "evaluation_batches": "engine.data.batches",
+    "create_timm_model": "models.timm_models",
+    "evaluate_model": "tools.evaluate",
+    "evaluation_batches": "data.batches",
     "export_student": "export.student",
     "extract_features": "evaluation.features",
-    "hookimpl": "hookspecs",
-    "image_splits": "engine.components",
+    "hookimpl": "plugins.hooks",
+    "image_splits": "train.components",
     "import_timm": "compat",
     "knn_accuracy": "evaluation.knn",
     "linear_cka": "core.alignment",
     "linear_probe": "evaluation.linear_probe",
-    "load_spec": "spec_file",
-    "load_weights": "weights",
+    "load_spec": "spec.file",
+    "load_weights": "models.weights",
     "mean_cosine": "core.alignment",
     "on_meta": "core.counting",
-    "run": "engine.run",
-    "timm_image_input": "timm_models",
+    "run": "train.run",
+    "timm_image_input": "models.timm_models",
 }
 
 __all__ = [

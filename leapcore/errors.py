@@ -99,6 +99,12 @@ class Terminated(Interrupted):
     exit_code = 143  # the shell's code for an end by SIGTERM
 
 
+def shared(error: LeapcoreError) -> LeapcoreError:
+    """Mark an error that every process raises alike, so that it is printed once."""
+    error.shared = True
+    return error
+
+
 @contextmanager
 def told_of(whose: str) -> Iterator[None]:
     """A context in which errors begin with whose mistake it is."""

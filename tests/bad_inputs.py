@@ -113,14 +113,14 @@ def plugin(code):
     """A package of somebody else's is installed."""
 
     def prepare(monkeypatch):
-        import leapcore.plugins
+        import leapcore.plugins.loader
 
         Path("theirs.py").write_text(code)
         monkeypatch.syspath_prepend(Path.cwd())
         monkeypatch.delitem(sys.modules, "theirs", raising=False)
-        found = leapcore.plugins.entry_points(group="leapcore")
+        found = leapcore.plugins.loader.entry_points(group="leapcore")
         point = EntryPoint("theirs", "theirs", "leapcore")
-        monkeypatch.setattr(leapcore.plugins, "entry_points", lambda group: [*found, point])
+        monkeypatch.setattr(leapcore.plugins.loader, "entry_points", lambda group: [*found, point])
 
     return prepare
 

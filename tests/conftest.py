@@ -57,7 +57,7 @@ def no_pages(request, monkeypatch):
 def counted_once():
     """Runs count a model that an earlier one had without doing it again (tests/counted_once.py)."""
     with pytest.MonkeyPatch.context() as patch:
-        if "leapcore.engine.groundwork" in sys.modules:  # not for the core's tests, which need no engine
+        if "leapcore.train.groundwork" in sys.modules:  # not for the core's tests, which need no engine
             import counted_once
 
             counted_once.remember(patch)
@@ -67,7 +67,7 @@ def counted_once():
 @pytest.fixture
 def vit():
     """Builds a small ViT provider: 28 px, 4 x 4 tokens, random weights."""
-    from leapcore.plugins import installed_plugins
+    from leapcore.plugins.loader import installed_plugins
 
     def build(image_size=28, model="vit_tiny_patch16_224", **options):
         small = {"patch_size": 7, "embed_dim": 24, "depth": 4, "num_heads": 3}

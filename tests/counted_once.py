@@ -7,9 +7,9 @@ from functools import wraps
 
 from torch import nn
 
-from leapcore import backbones
-from leapcore.engine import components, groundwork
-from leapcore.engine.digests import structure_digest
+from leapcore.models import build as backbones
+from leapcore.models.digests import structure_digest
+from leapcore.train import components, groundwork
 
 PLACES = (
     (backbones, "check_layers"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from bad_inputs import BAD
 
-import leapcore.plugins
+import leapcore.plugins.loader
 
 CASES = [bad for cases in BAD.values() for bad in cases]
 
@@ -14,9 +14,9 @@ CASES = [bad for cases in BAD.values() for bad in cases]
 @pytest.fixture
 def plugins():
     """Plugins are looked for anew, as in a fresh process."""
-    leapcore.plugins.installed_plugins.cache_clear()
+    leapcore.plugins.loader.installed_plugins.cache_clear()
     yield
-    leapcore.plugins.installed_plugins.cache_clear()
+    leapcore.plugins.loader.installed_plugins.cache_clear()
 
 
 @pytest.mark.usefixtures("plugins")

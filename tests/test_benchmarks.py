@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from leapcore import load_spec
-from leapcore.engine.components import backbone
+from leapcore.train.components import backbone
 
 ROOT = Path(__file__).parents[1]
 

@@ -165,7 +165,7 @@ def test_the_spec_of_a_benchmark_in_the_docs_has_its_cells(tmp_path):
 @pytest.mark.parametrize("name", ["digits", "spec", "ablations"])
 def test_the_transfer_benchmark_is_sound(name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("leapcore.spec_file.data_root", lambda source, root: None)  # its images lie elsewhere
+    monkeypatch.setattr("leapcore.spec.file.data_root", lambda source, root: None)  # its images lie elsewhere
     assert all(cell.spec.name for cell in cells(load_bench(f"benchmarks/transfer/{name}.yaml")))
 
 

@@ -11,7 +11,7 @@ from shared import PAPER_SAVINGS
 from leapcore import Distiller, load_spec
 from leapcore.core.duration import RunLength
 from leapcore.errors import DataError
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.loader import installed_plugins
 from leapcore.recipes import recipe_names, recipe_summary
 
 ROOT = Path(__file__).parents[1]
@@ -121,9 +121,9 @@ def test_the_script_finds_the_savings_computed_before(script):
 
 
 def test_the_script_counts_as_a_run_does(empty_data, script):
-    from leapcore.engine.components import build_teacher
-    from leapcore.engine.costs import empty_ledger, student_macs
-    from leapcore.engine.ranks import Ranks
+    from leapcore.distributed.ranks import Ranks
+    from leapcore.train.components import build_teacher
+    from leapcore.train.costs import empty_ledger, student_macs
 
     provider, student = script.on_meta(script.AS_TABLE.teacher), script.on_meta(script.AS_TABLE.student)
     spec = load_spec("leap-vits14-imagenet100")

@@ -5,9 +5,9 @@ import pytest
 
 from leapcore import hookimpl
 from leapcore.errors import PluginError, UnknownNameError
-from leapcore.options import options_model
-from leapcore.plugins import Plugins, installed_plugins
-from leapcore.registry import Registry
+from leapcore.plugins.loader import Plugins, installed_plugins
+from leapcore.plugins.registry import Registry
+from leapcore.spec.options import options_model
 
 
 class _Found:

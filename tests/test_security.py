@@ -27,15 +27,15 @@ from PIL import Image
 from torch import nn
 
 from leapcore import create_timm_model, load_spec, load_weights, run
-from leapcore.backbones import build_backbone
-from leapcore.engine.data.batches import evaluation_batches
-from leapcore.engine.data.sources import folder, from_timm
-from leapcore.engine.model_evaluation import load_model
+from leapcore.data.batches import evaluation_batches
+from leapcore.data.sources import folder, from_timm
 from leapcore.errors import DataError, LeapcoreError, SpecError, WeightsError
 from leapcore.evaluation.retrieval import read_ground_truth
-from leapcore.files import weights_path
+from leapcore.models.build import build_backbone
+from leapcore.models.timm_models import architecture
 from leapcore.spec import DataSpec
-from leapcore.timm_models import architecture
+from leapcore.spec.paths import weights_path
+from leapcore.tools.evaluate import load_model
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
@@ -460,8 +460,8 @@ def test_a_folder_that_links_to_itself_is_refused(images):
 
 
 GHOSTSCRIPT = """
-from leapcore.engine.data.batches import evaluation_batches
-from leapcore.engine.data.sources import folder
+from leapcore.data.batches import evaluation_batches
+from leapcore.data.sources import folder
 from leapcore.spec import DataSpec
 data = DataSpec(source="folder", image_size=16, workers=0)
 list(evaluation_batches(folder(data, "", 0).val, data, 8))
@@ -698,7 +698,7 @@ def test_a_plugin_that_is_not_installed_is_not_loaded(strangers_folder, ran):
 
 
 def test_several_processes_load_nothing_from_the_current_folder(strangers_folder, ran, monkeypatch):
-    launch = pytest.importorskip("leapcore.launch").launch
+    launch = pytest.importorskip("leapcore.distributed.launch").launch
     commands = []
     monkeypatch.setattr(
         "torch.distributed.launcher.api.elastic_launch",

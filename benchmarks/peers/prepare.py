@@ -18,7 +18,7 @@ from torch import Tensor
 
 from leapcore import Spec, load_spec
 from leapcore.compat import torchvision_operators
-from leapcore.engine.components import backbone
+from leapcore.train.components import backbone
 
 SPEC = Path(__file__).with_name("spec.yaml")
 VALIDATION = 64  # images that leapcore wants to have and does not look at here

@@ -16,9 +16,9 @@ from rich.text import Text
 
 from leapcore.bench.folder import BenchFolder, State
 from leapcore.bench.matrix import Cell
-from leapcore.listeners.lines import clock
-from leapcore.report.reading import json_object, last_json_lines
-from leapcore.run_files import METRICS, SUMMARY
+from leapcore.runs.files import json_object, last_json_lines
+from leapcore.runs.lines import clock
+from leapcore.runs.names import METRICS, SUMMARY
 
 _MARKS = {
     State.FINISHED: ("●", "green"),

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 
 from leapcore.bench.matrix import Cell
-from leapcore.engine.components import backbone
 from leapcore.errors import LeapcoreError, SpecError
-from leapcore.files import WITHOUT_FILE
 from leapcore.spec import BackboneSpec
+from leapcore.spec.paths import WITHOUT_FILE
+from leapcore.train.components import backbone
 
 
 def check_models(cells: Sequence[Cell]) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from leapcore.bench.matrix import Cell
 from leapcore.bench.spec import BenchSpec
-from leapcore.engine import lock
 from leapcore.errors import LeapcoreError, OutputError
 from leapcore.files import write_whole
-from leapcore.report.reading import MATRIX
-from leapcore.run_files import SPEC, status
+from leapcore.runs import lock
+from leapcore.runs.files import MATRIX
+from leapcore.runs.names import SPEC, status
 from leapcore.spec import Spec
+from leapcore.spec.file import load_spec
 from leapcore.spec.section import flat
-from leapcore.spec_file import load_spec
 
 BENCH = "bench.yaml"
 

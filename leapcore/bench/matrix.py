@@ -10,8 +10,8 @@ from ruamel.yaml.comments import CommentedMap
 from leapcore.bench.spec import BenchSpec
 from leapcore.errors import LeapcoreError, SpecError
 from leapcore.spec import Spec
-from leapcore.spec_file import spec_of
-from leapcore.spec_text import SpecText, read_text
+from leapcore.spec.file import spec_of
+from leapcore.spec.text import SpecText, read_text
 
 _OWN = ("name", "teacher", "teachers", "student")  # of a base, which the matrix takes the place of
 

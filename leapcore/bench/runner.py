@@ -16,11 +16,11 @@ from typing import Protocol
 
 from leapcore.bench.folder import BenchFolder, State
 from leapcore.bench.matrix import Cell
-from leapcore.cores import cores_each
-from leapcore.engine.signals import Sigterm
+from leapcore.distributed.cores import cores_each
+from leapcore.distributed.launch import COMMAND
 from leapcore.errors import Interrupted, Terminated
 from leapcore.files import write_whole
-from leapcore.launch import COMMAND
+from leapcore.train.signals import Sigterm
 
 _PAUSE = 0.2  # seconds between two looks at the processes
 _TAIL = 5  # lines of a log that tell of an end without a message

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, fi
 from leapcore.errors import SpecError, did_you_mean
 from leapcore.spec import BackboneSpec
 from leapcore.spec.section import Name, Section
-from leapcore.spec_text import read_text, spec_error
+from leapcore.spec.text import read_text, spec_error
 
 AXES = ("teachers", "students", "methods")
 

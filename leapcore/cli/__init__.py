@@ -27,9 +27,9 @@ from leapcore.cli import (
 from leapcore.cli.common import Overrides, Source, console, fail, load, plain
 from leapcore.cli.noise import library_noise
 from leapcore.cli.running import run_in_terminal
-from leapcore.engine.signals import Sigterm, raise_at_sigterm
+from leapcore.distributed.place import place
 from leapcore.errors import Interrupted, LeapcoreError, OutputError, RanksError, Terminated
-from leapcore.processes import place
+from leapcore.train.signals import Sigterm, raise_at_sigterm
 
 if TYPE_CHECKING:
     from leapcore.spec import Spec
@@ -111,7 +111,7 @@ def run(
 
 def _start(processes: int, spec: Spec, quiet: bool) -> None:
     """Start this command in so many processes; what does not suit them is told once, not by each."""
-    from leapcore.launch import launch
+    from leapcore.distributed.launch import launch
     from leapcore.spec.engine import images_at_once
 
     images_at_once(spec.train.batch_size, spec.engine, processes)
@@ -126,7 +126,7 @@ def validate(source: Source, set_: Overrides = None) -> None:
 
     That is: keys, values, plugins' names, and that its files and folders of images are there.
     """
-    from leapcore.spec_file import warn_of_doubts
+    from leapcore.spec.file import warn_of_doubts
 
     with library_noise(shown=False):
         spec = load(source, set_)

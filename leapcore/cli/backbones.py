@@ -50,8 +50,8 @@ def backbones(
 def _list_families() -> None:
     from rich.table import Table
 
-    from leapcore.backbones import families, models_of, said_of
-    from leapcore.plugins import installed_plugins
+    from leapcore.models.build import families, models_of, said_of
+    from leapcore.plugins.loader import installed_plugins
 
     plugins, table = installed_plugins(), Table("family", "models", "what", "plugin")
     for family in families():
@@ -62,7 +62,7 @@ def _list_families() -> None:
 
 
 def _list_models(family: str) -> None:
-    from leapcore.backbones import models_of
+    from leapcore.models.build import models_of
 
     names = models_of(family)
     typer.echo("\n".join(names) if names else f"The family '{family}' does not list its models.")
@@ -70,8 +70,8 @@ def _list_models(family: str) -> None:
 
 def _show_or_find(name: str, family: str | None, image_size: int, options: dict[str, Any]) -> None:
     """The layers of a model; where there is none of that name, the models whose names hold it."""
-    from leapcore.backbones import families, models_of
     from leapcore.errors import CountingError, UnknownNameError
+    from leapcore.models.build import families, models_of
 
     try:
         _show_layers(name, family, image_size, options)
@@ -87,7 +87,7 @@ def _show_or_find(name: str, family: str | None, image_size: int, options: dict[
 def _show_layers(name: str, family: str | None, image_size: int, options: dict[str, Any]) -> None:
     import torch
 
-    from leapcore.backbones import build_backbone, family_of
+    from leapcore.models.build import build_backbone, family_of
 
     family = family or family_of(name)
     with console().status(f"building {name}"), torch.device("meta"):  # no memory, no arithmetic

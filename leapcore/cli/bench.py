@@ -121,8 +121,8 @@ def _run(
 ) -> None:
     """Run what is left; whatever ends that, the rows are written."""
     from leapcore.bench.runner import Runner
-    from leapcore.engine.signals import raise_at_sigterm
     from leapcore.report.bench_results import write_rows
+    from leapcore.train.signals import raise_at_sigterm
 
     raise_at_sigterm()
     try:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from leapcore.cli import completion
+from leapcore.distributed.place import place
 from leapcore.errors import LeapcoreError
-from leapcore.processes import place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,14 +43,14 @@ Options = Annotated[
 
 def parsed_options(options: list[str] | None) -> dict[str, Any]:
     """``["depth=6"]`` as ``{"depth": 6}``: values are YAML."""
-    from leapcore.spec_text import assignment
+    from leapcore.spec.text import assignment
 
     return dict(assignment("--option", option, "depth=6") for option in options or ())
 
 
 def load(source: str, overrides: list[str] | None) -> Spec:
     """Read a spec or recipe."""
-    from leapcore.spec_file import load_spec
+    from leapcore.spec.file import load_spec
 
     return load_spec(source, overrides or ())
 
@@ -83,7 +83,7 @@ def fail(error: LeapcoreError) -> NoReturn:
 
 def _leave_together() -> None:
     """Wait until the first has written and told all: launchers end all processes once one has failed."""
-    from leapcore.engine.ranks import join
+    from leapcore.distributed.ranks import join
 
     with suppress(RuntimeError):  # one that is gone already
         join().exchange([0])

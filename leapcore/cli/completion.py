@@ -24,7 +24,7 @@ def recipes(incomplete: str) -> list[str]:
 
 def families(incomplete: str) -> list[str]:
     """Families of backbones, as plugins register them."""
-    from leapcore.plugins import installed_plugins
+    from leapcore.plugins.loader import installed_plugins
 
     names = installed_plugins().registries["backbones"].names()
     return [name for name in names if name.startswith(incomplete)]
@@ -43,7 +43,7 @@ def assignments(context: typer.Context, incomplete: str) -> list[str]:
 def _spec(source: str) -> Any:
     """The spec, or one that has all keys where it cannot be read."""
     from leapcore.errors import LeapcoreError
-    from leapcore.spec_file import load_spec
+    from leapcore.spec.file import load_spec
 
     try:
         return load_spec(source)

@@ -11,7 +11,7 @@ import typer
 from leapcore.cli.common import console
 
 if TYPE_CHECKING:
-    from leapcore.engine.embedding import Embedded
+    from leapcore.tools.embed import Embedded
 
 _NAMED = 3  # skipped images
 
@@ -69,7 +69,7 @@ def embed(
     check_feature_file(output, overwrite=overwrite)  # before what takes long
     terminal = console()
     with terminal.status("loading"):
-        from leapcore.engine.embedding import embed as embed_images
+        from leapcore.tools.embed import embed as embed_images
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=terminal, disable=not terminal.is_terminal, transient=True) as progress:
         task = progress.add_task("images", total=None)

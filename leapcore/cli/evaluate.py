@@ -80,7 +80,7 @@ def evaluate_retrieval(
     That is: mAP, and mP@1, 5 and 10, of the easy, medium and hard protocol.
     """
     loaded = load(spec, set_)
-    from leapcore.engine.model_evaluation import retrieve
+    from leapcore.tools.evaluate import retrieve
 
     scores = retrieve(model, folder, loaded, family=backbone)
     for protocol in ("easy", "medium", "hard"):
@@ -90,7 +90,7 @@ def evaluate_retrieval(
 
 def _evaluate(model: str, source: str, set_: list[str] | None, family: str | None, **wanted: bool) -> None:
     spec = load(source, set_)
-    from leapcore.engine.model_evaluation import evaluate_model
+    from leapcore.tools.evaluate import evaluate_model
 
     found = evaluate_model(model, spec, family=family, **wanted)
     for name, label in _ACCURACIES.items():

@@ -48,8 +48,8 @@ def export(
     terminal = console()
     wanted = list(dict.fromkeys(one.value for one in formats or ()))
     with terminal.status("exporting"):
-        from leapcore.engine.exporting import export_run
         from leapcore.export.student import HERE
+        from leapcore.tools.export import export_run
 
         done = export_run(run, checkpoint=checkpoint, output=output, formats=wanted)
     typer.echo(f"student of {done.checkpoint} in {done.folder}, described in {done.folder / 'README.md'}")

@@ -36,7 +36,7 @@ def plan(
         raise OutputError(f"folder '{output.parent}' does not exist", "Name a file in a folder that does.")
     for library in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):  # before they are imported
         os.environ.setdefault(library, "1")
-    from leapcore.spec_file import load_spec
+    from leapcore.spec.file import load_spec
 
     spec, terminal = load_spec(source, set_ or [], files=False), console()
     with terminal.status("counting"):

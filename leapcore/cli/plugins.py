@@ -31,7 +31,7 @@ def list_plugins() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from leapcore.plugins import installed_plugins
+    from leapcore.plugins.loader import installed_plugins
 
     plugins, table = installed_plugins(), Table("plugin", "distribution", "registers", "state")
     for info in plugins.infos:
@@ -59,8 +59,8 @@ def new_plugin(
 
     The backbone works as it is, and there are a test and a spec beside it.
     """
-    from leapcore.plugins import installed_plugins
-    from leapcore.templates import write_plugin
+    from leapcore.plugins.loader import installed_plugins
+    from leapcore.plugins.templates import write_plugin
 
     if name in installed_plugins().registries["backbones"].names():
         raise SpecError(f"there is a backbone '{name}' already", "Give yours another name.")

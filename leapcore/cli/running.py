@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from leapcore.cli.common import console, load, plain
 from leapcore.cli.noise import library_noise
-from leapcore.processes import place
+from leapcore.distributed.place import place
 
 if TYPE_CHECKING:
-    from leapcore.events import RunReport
     from leapcore.listeners.console import ConsoleListener
+    from leapcore.plugins.events import RunReport
     from leapcore.spec import Spec
 
 
@@ -45,7 +45,7 @@ def run_in_terminal(
 
 def _check_folder(folder: Path, **how: Any) -> None:
     """Refuse a folder that cannot take this run before the imports, which take longest."""
-    from leapcore.engine.folder import RunFolder
+    from leapcore.runs.folder import RunFolder
 
     if place().size == 1:  # several processes must fail together
         RunFolder(folder, **how).close()
@@ -88,6 +88,6 @@ def _import_libraries(screen: ConsoleListener) -> None:
 
 
 def _run(spec: Spec, folder: Path, listeners: list[Any], **how: Any) -> RunReport:
-    from leapcore.engine.run import run
+    from leapcore.train.run import run
 
     return run(spec, output=folder, listeners=listeners, **how)

@@ -30,7 +30,7 @@ def schema(
 
     The options that installed plugins add are in it.
     """
-    from leapcore.plugins import installed_plugins
+    from leapcore.plugins.loader import installed_plugins
 
     if bench and markdown:
         raise SpecError("--markdown tells of both kinds of spec", "Leave --bench out.")
@@ -49,7 +49,7 @@ def schema(
 
 def schema_text(*, bench: bool = False) -> str:
     """The JSON schema of the installed plugins."""
-    from leapcore.plugins import installed_plugins
+    from leapcore.plugins.loader import installed_plugins
     from leapcore.schema.build import bench_schema, run_schema
 
     made = (bench_schema if bench else run_schema)(installed_plugins())

@@ -17,7 +17,7 @@ from leapcore.cli.common import console, plain
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from leapcore.monitor.live import LiveRun
+    from leapcore.runs.live import LiveRun
 
 _STYLES = {"finished": "green", "running": "cyan", "starting": "cyan", "failed": "red", "dead": "red"}
 _PAUSE = 0.5  # seconds between two looks at the file
@@ -36,7 +36,7 @@ def status(
 
     Of one run all that its files tell is shown, of several a table.
     """
-    from leapcore.monitor.live import runs_in
+    from leapcore.runs.live import runs_in
 
     runs = [run for folder in folders for run in runs_in(folder)]
     if json_:
@@ -91,7 +91,7 @@ def _show(terminal: Console, run: LiveRun) -> None:
 
 
 def _facts(run: LiveRun) -> dict[str, str]:
-    from leapcore.listeners.lines import clock, evaluation
+    from leapcore.runs.lines import clock, evaluation
 
     epoch, checkpoint, left = run.figures.get("epoch"), run.checkpoint, run.seconds_left
     return {
@@ -126,7 +126,7 @@ def _table(runs: list[LiveRun], width: int) -> Any:
 
 
 def _cells(run: LiveRun) -> dict[str, str]:
-    from leapcore.listeners.lines import clock
+    from leapcore.runs.lines import clock
 
     loss, knn, left, total = (
         run.figures.get("loss"),
@@ -172,9 +172,9 @@ def tail(
     Changes of its target are shown, too; Ctrl-C ends this, not the run.
     """
     from leapcore.errors import ReportError
-    from leapcore.monitor.following import GrowingLines
-    from leapcore.monitor.live import LiveRun
-    from leapcore.run_files import METRICS, is_run
+    from leapcore.runs.follow import GrowingLines
+    from leapcore.runs.live import LiveRun
+    from leapcore.runs.names import METRICS, is_run
 
     if not is_run(folder):
         raise ReportError(f"'{folder}' is no folder of a run", "Give one, such as runs/NAME.")
@@ -194,7 +194,7 @@ def tail(
 
 
 def _tell(terminal: Console, run: LiveRun, line: dict[str, Any]) -> None:
-    from leapcore.listeners.lines import evaluation
+    from leapcore.runs.lines import evaluation
 
     course, style = run.course, ""
     if "target" in line:
@@ -208,7 +208,7 @@ def _tell(terminal: Console, run: LiveRun, line: dict[str, Any]) -> None:
 
 
 def _end(terminal: Console, run: LiveRun) -> None:
-    from leapcore.listeners.lines import evaluation
+    from leapcore.runs.lines import evaluation
 
     text = f"{run.folder}: {', '.join(filter(None, [run.state, run.reason, evaluation(run.accuracy)]))}"
     plain(terminal, text, _STYLES.get(run.state, "yellow"))

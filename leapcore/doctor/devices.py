@@ -10,9 +10,9 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from leapcore.cores import usable_cores
+from leapcore.distributed.cores import usable_cores
 from leapcore.doctor.finding import Finding
-from leapcore.report.reading import text
+from leapcore.runs.files import text
 
 _BUILDS = "Install the build for your driver: https://pytorch.org/get-started/locally"
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -68,7 +68,7 @@ def deepspeed_itself() -> Iterator[Finding]:
     import torch.distributed as dist
 
     from leapcore.compat import import_deepspeed
-    from leapcore.engine.ranks import join
+    from leapcore.distributed.ranks import join
 
     deepspeed = import_deepspeed()
     join()

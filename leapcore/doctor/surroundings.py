@@ -47,7 +47,7 @@ def shared_memory() -> Iterator[Finding]:
 
 def plugins() -> Iterator[Finding]:
     """Whether every installed plugin works, the modules behind its names included."""
-    from leapcore.plugins import installed_plugins
+    from leapcore.plugins.loader import installed_plugins
 
     found = installed_plugins()
     for info in found.infos:

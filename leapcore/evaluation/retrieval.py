@@ -21,7 +21,7 @@ from torch import Tensor
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.errors import DataError
 from leapcore.evaluation.features import extract_features
-from leapcore.files import ground_truth_path
+from leapcore.spec.paths import ground_truth_path
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

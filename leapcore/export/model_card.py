@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leapcore.files import write_whole
+from leapcore.models.timm_models import published_license
 from leapcore.report.card import ExportedFile, Moment, card
-from leapcore.report.runs import Run
-from leapcore.timm_models import published_license
+from leapcore.runs.read import Run
 
 CARD = "README.md"  # what the Hugging Face hub shows of a repository
 

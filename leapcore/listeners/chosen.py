@@ -8,9 +8,9 @@ from functools import wraps
 from typing import Any
 
 from leapcore.errors import PluginError
-from leapcore.options import checked_options
-from leapcore.plugins import check_hooks, hooks_of, installed_plugins
+from leapcore.plugins.loader import check_hooks, hooks_of, installed_plugins
 from leapcore.spec import Spec
+from leapcore.spec.options import checked_options
 
 logger = logging.getLogger(__name__)
 

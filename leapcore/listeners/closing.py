@@ -10,9 +10,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from leapcore.events import RunReport, RunStart, figure_name
-from leapcore.listeners.lines import ACCURACIES, Course, evaluation
-from leapcore.run_files import CHECKPOINTS, METRICS, PAGE, TENSORBOARD
+from leapcore.plugins.events import RunReport, RunStart, figure_name
+from leapcore.runs.lines import ACCURACIES, Course, evaluation
+from leapcore.runs.names import CHECKPOINTS, METRICS, PAGE, TENSORBOARD
 
 _ENOUGH = 5  # lines of figures at the last layer, for its pace
 _FILES = (PAGE, METRICS, CHECKPOINTS, TENSORBOARD)

@@ -10,13 +10,13 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from leapcore.events import RunReport, RunStart, TargetChange
-from leapcore.hookspecs import hookimpl
 from leapcore.listeners.closing import Pace, closing_line, course, summary
 from leapcore.listeners.eta import EtaColumn
-from leapcore.listeners.lines import Course, evaluation
 from leapcore.listeners.loading import Loading, say
 from leapcore.listeners.opening import arguments, differences, models
+from leapcore.plugins.events import RunReport, RunStart, TargetChange
+from leapcore.plugins.hooks import hookimpl
+from leapcore.runs.lines import Course, evaluation
 from leapcore.spec import Spec
 
 _PLAIN_LINES = 20  # of progress in a whole run, where there is no terminal

@@ -11,8 +11,8 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from leapcore.core.forecast import StepTimes
-from leapcore.events import RunStart, figure_name
-from leapcore.listeners.lines import clock
+from leapcore.plugins.events import RunStart, figure_name
+from leapcore.runs.lines import clock
 
 
 class EtaColumn(ProgressColumn):

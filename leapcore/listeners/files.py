@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from leapcore.events import CkaMap, RunStart, TargetChange
 from leapcore.files import write_whole
-from leapcore.hookspecs import hookimpl
-from leapcore.run_files import CKA_MAPS, METRICS, SKIPPED, START
+from leapcore.plugins.events import CkaMap, RunStart, TargetChange
+from leapcore.plugins.hooks import hookimpl
+from leapcore.runs.names import CKA_MAPS, METRICS, SKIPPED, START
 
 # In spec.yaml; known to who reads; good for this process alone; told by listeners that come later.
 _NOT_TOLD = ("spec", "folder", "forecast", "links")

@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from leapcore.events import RunReport, RunStart
-from leapcore.hookspecs import hookimpl
 from leapcore.listeners.tracker import Service, summary
-from leapcore.run_files import PAGE, SPEC, SUMMARY
+from leapcore.plugins.events import RunReport, RunStart
+from leapcore.plugins.hooks import hookimpl
+from leapcore.runs.names import PAGE, SPEC, SUMMARY
 from leapcore.spec.section import flat
 
 # A server that does not answer holds the run up for about a minute and a half; MLflow's own are 17 minutes.

@@ -12,10 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from leapcore.events import ModelFacts, RunStart
-from leapcore.options import options_model
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.events import ModelFacts, RunStart
+from leapcore.plugins.loader import installed_plugins
 from leapcore.spec import CurriculumSpec, Spec
+from leapcore.spec.options import options_model
 from leapcore.spec.section import flat
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from leapcore.events import RunReport
-from leapcore.hookspecs import hookimpl
-from leapcore.processes import place
-from leapcore.run_files import PAGE, STUDENT
+from leapcore.distributed.place import place
+from leapcore.plugins.events import RunReport
+from leapcore.plugins.hooks import hookimpl
+from leapcore.runs.names import PAGE, STUDENT
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class ReportPage(_InFolder):
             return  # a launcher soon ends whom another process left alone: what went wrong must be said first
         with _only_warned(self._folder / PAGE):
             from leapcore.report.run_report import run_document
-            from leapcore.report.runs import Run
             from leapcore.report.writing import write_page
+            from leapcore.runs.read import Run
 
             write_page(run_document(Run(self._folder)), self._folder)
 
@@ -51,7 +51,7 @@ class ModelCard(_InFolder):
         with _only_warned(self._folder / STUDENT / "README.md"):
             from leapcore.export.model_card import write_model_card
             from leapcore.report.card import Moment
-            from leapcore.report.runs import Run
+            from leapcore.runs.read import Run
 
             run = Run(self._folder)
             write_model_card(run, self._folder / STUDENT, Moment.end(run))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from leapcore.events import RunStart, TargetChange
-from leapcore.hookspecs import hookimpl
 from leapcore.listeners.tracker import Tracker
-from leapcore.run_files import TENSORBOARD
+from leapcore.plugins.events import RunStart, TargetChange
+from leapcore.plugins.hooks import hookimpl
+from leapcore.runs.names import TENSORBOARD
 
 
 class TensorBoard(Tracker):

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from leapcore.events import RunReport, RunStart, TargetChange, figure_name
 from leapcore.files import write_whole
-from leapcore.hookspecs import hookimpl
-from leapcore.run_files import LISTENERS
+from leapcore.plugins.events import RunReport, RunStart, TargetChange, figure_name
+from leapcore.plugins.hooks import hookimpl
+from leapcore.runs.names import LISTENERS
 from leapcore.spec.section import flat
 
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal
 
-from leapcore.events import RunReport, RunStart
-from leapcore.hookspecs import hookimpl
 from leapcore.listeners.tracker import Service, summary
+from leapcore.plugins.events import RunReport, RunStart
+from leapcore.plugins.hooks import hookimpl
 
 TIMEOUT = 30  # seconds that a server that does not answer may hold up a run's start, and its end
 

@@ -12,11 +12,11 @@ import torch
 
 from leapcore.core.duration import Duration
 from leapcore.core.forecast import Stay
-from leapcore.cores import cores_each
-from leapcore.engine.components import lr_warmup
-from leapcore.engine.teachers import FEW, Teacher
+from leapcore.distributed.cores import cores_each
 from leapcore.plan.costs import Costs
 from leapcore.plan.sizes import trained
+from leapcore.train.components import lr_warmup
+from leapcore.train.teacher import FEW, Teacher
 
 DROPPED = 0.1  # share of an epoch whose images are left out that is worth a word
 LITTLE = 0.05  # share of a run's FLOPs below which no curriculum saves anything to speak of

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from leapcore.core.flops import FLOPS_PER_MAC, STUDENT_STEP
 from leapcore.core.forecast import ends
-from leapcore.engine.teachers import Teacher
 from leapcore.plan.costs import Costs, Walks
 from leapcore.plan.probe import Measured, Probe
 from leapcore.plan.scenarios import Scenario
@@ -17,6 +16,7 @@ from leapcore.report.figures.plans import drawn_walks, step_costs
 from leapcore.report.figures.style import styles
 from leapcore.report.figures.svg import sample
 from leapcore.report.numbers import NOTHING, counted, flops, percent, seconds
+from leapcore.train.teacher import Teacher
 
 ROWS = 14  # of the table of layers, at most
 LAST = "last layer throughout"

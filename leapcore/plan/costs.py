@@ -8,17 +8,17 @@ from functools import cached_property
 
 import torch
 
+from leapcore.cache.layout import Layout
 from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.features import LayerFeatures
 from leapcore.core.flops import FLOPS_PER_MAC, STUDENT_STEP, FlopsLedger
 from leapcore.core.forecast import Stay, course, ends, started_at, together
 from leapcore.core.layer_check import layer_shapes
 from leapcore.core.matching import StudentFeatures, TeacherFeatures
-from leapcore.engine.booking import book_calibration
-from leapcore.engine.cache.layout import Layout
-from leapcore.engine.costs import empty_ledger
-from leapcore.engine.teachers import Teacher
 from leapcore.plan.parts import PlannedRun
+from leapcore.train.booking import book_calibration
+from leapcore.train.costs import empty_ledger
+from leapcore.train.teacher import Teacher
 
 Walks = Mapping[str, Sequence[Stay]]
 

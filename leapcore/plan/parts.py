@@ -12,13 +12,13 @@ import torch
 
 from leapcore.core.distiller import Distiller
 from leapcore.core.duration import RunLength
-from leapcore.engine.components import backbone, build_teacher, image_splits
-from leapcore.engine.costs import student_macs
-from leapcore.engine.ranks import Ranks
-from leapcore.engine.teachers import Teacher
+from leapcore.distributed.ranks import Ranks
 from leapcore.errors import DataError, WeightsError
-from leapcore.files import weights_path
 from leapcore.spec import BackboneSpec, Spec
+from leapcore.spec.paths import weights_path
+from leapcore.train.components import backbone, build_teacher, image_splits
+from leapcore.train.costs import student_macs
+from leapcore.train.teacher import Teacher
 
 # Of a timm model's own arguments, those that a spec says in other ways.
 _SAID_ELSEWHERE = ("num_classes", "in_chans", "img_size")

@@ -11,14 +11,14 @@ from typing import Any
 from leapcore.core.duration import RunLength
 from leapcore.core.forecast import Stay, StepTimes, ends, together
 from leapcore.core.schedulers import DifficultyScheduler
-from leapcore.engine.loop import Loop
-from leapcore.engine.setup import build
 from leapcore.errors import Interrupted, WeightsError
-from leapcore.files import weights_path
 from leapcore.plan.costs import Costs, Walks
 from leapcore.plan.parts import weightless
 from leapcore.spec import EvaluateSpec, Spec
 from leapcore.spec.engine import CacheSpec
+from leapcore.spec.paths import weights_path
+from leapcore.train.loop import Loop
+from leapcore.train.setup import build
 
 STEPS = 10  # that are measured at each layer
 BEFORE = 3  # that are not: memory is found, images are fetched ahead

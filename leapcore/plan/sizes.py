@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from leapcore.core.residency import layer_bytes
-from leapcore.engine.optimizers import build_optimizer, peak_lr
-from leapcore.engine.teachers import Teacher
+from leapcore.models.residency import layer_bytes
 from leapcore.plan.costs import Costs, Walks
 from leapcore.plan.parts import PlannedRun
+from leapcore.train.optimizers import build_optimizer, peak_lr
+from leapcore.train.teacher import Teacher
 
 FLOAT = 4  # bytes
 

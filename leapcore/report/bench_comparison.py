@@ -13,8 +13,8 @@ from leapcore.report.figures.curves import Point, against_flops
 from leapcore.report.figures.maps import Tile, heat_map
 from leapcore.report.figures.style import Style
 from leapcore.report.numbers import NOTHING, counted, difference, level, percent, signed
-from leapcore.report.runs import Run
 from leapcore.report.statistics import Estimate, estimate, paired, paired_saving
+from leapcore.runs.read import Run
 
 _INTERVAL = "± is half the width of the 95 % interval of Student's t over the seeds; one seed has none."
 _PAIRED = (

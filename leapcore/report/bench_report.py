@@ -11,7 +11,6 @@ from leapcore.report.figures.curves import over_steps
 from leapcore.report.figures.style import Style, styles
 from leapcore.report.figures.svg import sample
 from leapcore.report.numbers import counted
-from leapcore.report.reading import text
 from leapcore.report.settings import method_differences
 from leapcore.report.shared import (
     AVERAGED,
@@ -24,6 +23,7 @@ from leapcore.report.shared import (
     versions,
     walk_plots,
 )
+from leapcore.runs.files import text
 
 _THIN = "A thin line is one seed."
 

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from leapcore.errors import ReportError
 from leapcore.report.files import write_report_file
-from leapcore.report.reading import MATRIX, json_object, text
-from leapcore.report.records import Record, as_record
-from leapcore.report.runs import Run
+from leapcore.runs.files import MATRIX, json_object, text
+from leapcore.runs.read import Run
+from leapcore.runs.records import Record, as_record
 
 
 class CellPlan(Record):

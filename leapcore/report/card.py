@@ -13,7 +13,7 @@ from leapcore.report.document import Block, Code, Document, Section, Table, Text
 from leapcore.report.markdown import markdown
 from leapcore.report.numbers import counted, flops, percent, seconds
 from leapcore.report.run_report import accuracy_table
-from leapcore.report.runs import Change, Flops, Run
+from leapcore.runs.read import Change, Flops, Run
 
 
 class ExportedFile(NamedTuple):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from leapcore.report.document import Block, Code, Table, Text
-from leapcore.report.reading import json_object
-from leapcore.report.runs import Run
+from leapcore.runs.files import json_object
+from leapcore.runs.read import Run
 
 UNKNOWN_LICENCE = "unknown"
 
@@ -25,7 +25,7 @@ with torch.no_grad():
 
 _PLUGIN = """\
 import torch
-from leapcore.backbones import build_backbone
+from leapcore.models.build import build_backbone
 
 student = build_backbone({arguments}).eval()
 pixels = torch.zeros(1, 3, {size}, {size})  # RGB in [0, 1]

@@ -16,7 +16,6 @@ from leapcore.report.figures.svg import sample
 from leapcore.report.files import write_report_file
 from leapcore.report.numbers import counted, flops, percent, seconds, signed
 from leapcore.report.page import page
-from leapcore.report.runs import Run
 from leapcore.report.settings import differences
 from leapcore.report.shared import (
     AVERAGED,
@@ -27,7 +26,8 @@ from leapcore.report.shared import (
     versions,
     walk_plots,
 )
-from leapcore.run_files import METRICS, SUMMARY, is_run
+from leapcore.runs.names import METRICS, SUMMARY, is_run
+from leapcore.runs.read import Run
 
 _CAPTION = (
     "In brackets the difference to the first run: of accuracies in points, of FLOPs and time in % of the "

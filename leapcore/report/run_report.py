@@ -9,7 +9,6 @@ from leapcore.report.document import Block, Code, Document, Section, Table
 from leapcore.report.figures.curves import Line, Plot, over_steps
 from leapcore.report.figures.style import INK, Style
 from leapcore.report.numbers import NOTHING, counted, flops, percent, seconds
-from leapcore.report.runs import Run
 from leapcore.report.shared import (
     AVERAGED,
     CURVES,
@@ -21,6 +20,7 @@ from leapcore.report.shared import (
     versions,
     walk_plots,
 )
+from leapcore.runs.read import Run
 
 _STYLE = Style("#0072B2", "-", "o")
 _ENDED = {"finished": "finished", "failed": "failed", "interrupted": "was interrupted"}

@@ -8,7 +8,7 @@ from typing import Any
 from leapcore.report.bench_results import Results
 from leapcore.report.document import Table
 from leapcore.report.numbers import NOTHING
-from leapcore.report.runs import Run
+from leapcore.runs.read import Run
 from leapcore.spec.section import flat
 
 

@@ -10,7 +10,7 @@ from leapcore.report.figures.curves import Line, Plot
 from leapcore.report.figures.maps import cka_map, cka_scale
 from leapcore.report.figures.style import Style
 from leapcore.report.numbers import NOTHING
-from leapcore.report.runs import CkaMap, Run
+from leapcore.runs.read import CkaMap, Run
 
 WALK = (
     "Above: the teacher layer that is the target, as a share of the teacher's depth (1 is its last layer). "

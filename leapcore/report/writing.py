@@ -13,8 +13,8 @@ from leapcore.report.files import write_report_file
 from leapcore.report.markdown import markdown
 from leapcore.report.page import page
 from leapcore.report.run_report import run_document
-from leapcore.report.runs import Run
-from leapcore.run_files import MARKDOWN, METRICS, PAGE, SUMMARY, is_run
+from leapcore.runs.names import MARKDOWN, METRICS, PAGE, SUMMARY, is_run
+from leapcore.runs.read import Run
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from leapcore.bench.spec import BenchSpec
 from leapcore.errors import PluginError
-from leapcore.options import options_model
-from leapcore.plugins import Plugins
+from leapcore.plugins.loader import Plugins
 from leapcore.spec import CurriculumSpec, Spec
+from leapcore.spec.options import options_model
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 OPTIONS = "curriculum."  # definitions of schedulers' options are called "curriculum.cka", …

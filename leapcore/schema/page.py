@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from leapcore.plugins import Plugins
+from leapcore.plugins.loader import Plugins
 from leapcore.schema.build import OPTIONS, bench_schema, run_schema
 from leapcore.schema.tables import table
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from leapcore.backbones import call_factory
 from leapcore.core.provider import LayerFeatureProvider
+from leapcore.models.build import call_factory
 from leapcore.testing.backbone_rules import IMAGES, RULES, Case
 from leapcore.testing.report import ContractReport, check_rules, subject_of
 

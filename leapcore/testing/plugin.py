@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from leapcore.backbones import said_of
 from leapcore.errors import PluginError, did_you_mean
-from leapcore.plugins import PluginInfo, installed_plugins
+from leapcore.models.build import said_of
+from leapcore.plugins.loader import PluginInfo, installed_plugins
 from leapcore.testing.backbone import report_on_backbone
 from leapcore.testing.report import ContractReport
 from leapcore.testing.scheduler import report_on_scheduler

@@ -18,7 +18,7 @@ from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.duration import RunLength
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.errors import did_you_mean
-from leapcore.options import checked_options
+from leapcore.spec.options import checked_options
 from leapcore.testing.report import Broken, ContractReport, Rule, check_rules, subject_of
 
 STEPS, EPOCH = 240, 20

@@ -13,7 +13,7 @@ import pytest
 
 from leapcore.bench.folder import BenchFolder
 from leapcore.bench.runner import Runner
-from leapcore.launch import COMMAND
+from leapcore.distributed.launch import COMMAND
 
 SPEC = """\
 name: toy

@@ -14,8 +14,8 @@ from leapcore.bench.matrix import cells, merged
 from leapcore.bench.runner import _environments, failure
 from leapcore.bench.slurm import script
 from leapcore.bench.spec import load_bench
-from leapcore.engine import lock
 from leapcore.errors import LeapcoreError, OutputError, SpecError
+from leapcore.runs import lock
 
 SPEC = """\
 name: toy
@@ -224,7 +224,7 @@ def test_runs_of_another_matrix_are_refused(folder, bench):
 def test_a_cell_at_work_in_another_process_is_busy(folder):
     place, found = folder
     assert place.state(found[0]) is State.WAITING
-    code = "import sys; from pathlib import Path; from leapcore.engine.lock import FolderLock\n"
+    code = "import sys; from pathlib import Path; from leapcore.runs.lock import FolderLock\n"
     code += "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, place.run(found[0])], stdin=subprocess.PIPE, stdout=subprocess.PIPE

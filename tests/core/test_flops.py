@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from leapcore import FlopsLedger, LayerFeatures, count_macs, count_prefix_macs
 from leapcore.core.flops import LayerMacs, count_layer_macs
 from leapcore.errors import CountingError
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.loader import installed_plugins
 
 
 def _on_meta(model, **options):

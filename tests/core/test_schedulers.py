@@ -9,7 +9,7 @@ from leapcore.core.adaptive import CkaScheduler, CosineScheduler, PlateauSchedul
 from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.duration import RunLength
 from leapcore.core.schedulers import FixedScheduler
-from leapcore.options import checked_options
+from leapcore.spec.options import checked_options
 
 
 def _from_reference(trace):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from leapcore import Distiller, LayerFeatures, LayerInfo, Match
 from leapcore.core.matching import EmbeddingLoss
 from leapcore.core.targets import AllLayers, LayerAndLast, OneLayer, Pair
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.loader import installed_plugins
 
 PIXELS = torch.rand(4, 3, 28, 28, generator=torch.Generator().manual_seed(0))
 

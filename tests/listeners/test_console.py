@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from leapcore import load_spec
-from leapcore.events import ModelFacts, RunReport, RunStart, TargetChange
 from leapcore.listeners.console import ConsoleListener, EveryFigure, QuietListener
-from leapcore.listeners.lines import Course
 from leapcore.listeners.opening import arguments
+from leapcore.plugins.events import ModelFacts, RunReport, RunStart, TargetChange
+from leapcore.runs.lines import Course
 
 VIT = ModelFacts(
     name="vit_base_patch14_dinov2",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from leapcore import LeapcoreError, hookimpl, load_spec, run
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.loader import installed_plugins
 
 DOCS = Path(__file__).parents[2] / "docs/listeners.md"
 

@@ -82,7 +82,7 @@ def test_a_stopped_probe_gives_no_plan(leapcore_, monkeypatch):
     def stopped(loop):
         loop.stopped = 2
 
-    monkeypatch.setattr("leapcore.engine.loop.Loop.fit", stopped)
+    monkeypatch.setattr("leapcore.train.loop.Loop.fit", stopped)
     code, out, err = leapcore_("plan", "spec.yaml", "--probe", "--output", "plan.html")
     assert code == 130
     assert "stopped while steps were measured; nothing was written" in err

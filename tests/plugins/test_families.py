@@ -9,7 +9,7 @@ from leapcore import LayerFeatures, import_timm
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.layer_check import check_layers
 from leapcore.errors import LeapcoreError, PluginError
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.loader import installed_plugins
 from leapcore.testing import check_backbone
 from leapcore.testing.backbone_rules import RULES
 

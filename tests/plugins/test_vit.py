@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from leapcore.errors import LeapcoreError
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.loader import installed_plugins
 
 # One of each kind, made small: registers, register tokens without class token, distillation token,
 # pre-norm (CLIP), no class token and attention pooling (SigLIP), layer scale (DINOv2).

@@ -7,7 +7,7 @@ import pytest
 from folders import write_bench, write_run
 
 from leapcore.report.run_comparison import compared
-from leapcore.report.runs import Run
+from leapcore.runs.read import Run
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import pytest
 from folders import write_run
 
 from leapcore import load_spec, run
-from leapcore.engine.folder import RunFolder
 from leapcore.listeners.pages import ReportPage
 from leapcore.report.figures.curves import averaged
 from leapcore.report.figures.style import styles
-from leapcore.report.runs import Run
 from leapcore.report.writing import write
-from leapcore.run_files import REPORTS
+from leapcore.runs.folder import RunFolder
+from leapcore.runs.names import REPORTS
+from leapcore.runs.read import Run
 
 SHORT = [
     "train.duration=4st",

@@ -14,7 +14,7 @@ from violations import Violations
 
 from leapcore import Duration
 from leapcore.core.schedulers import DifficultyScheduler
-from leapcore.plugins import installed_plugins
+from leapcore.plugins.loader import installed_plugins
 from leapcore.testing import ContractError, check_scheduler
 
 RULES = ("targets", "moves", "one layer", "same walk", "random numbers", "state")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leapcore.report.figures.svg import svg
-from leapcore.report.runs import CkaMap
+from leapcore.runs.read import CkaMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,118 @@
+"""What all kinds of batches share: their form, and the processes that load them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+
+from leapcore.data.images import Fault
+from leapcore.errors import DataError
+
+_GRACE = 30  # seconds that a worker lives on after SIGTERM
+
+
+class Batch(NamedTuple):
+    """A batch, or a process's share of it.
+
+    Attributes:
+        pixels: Bytes (B, 3, H, W).
+        labels: (B,).
+        faults: Images that could not be read on the way.
+        digests: Bytes (B, 16) that name each view; (B, 0) where nobody asked for them.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    faults: list[Fault]
+    digests: Tensor
+
+    @classmethod
+    def of(cls, samples: list[tuple[Tensor, int, tuple[Fault, ...]]]) -> Batch:
+        """Put samples together."""
+        pixels, labels, faults = zip(*samples, strict=True)
+        images, classes = default_collate(list(zip(pixels, labels, strict=True)))
+        nameless = torch.empty(len(images), 0, dtype=torch.uint8)
+        return cls(images, classes, list(itertools.chain.from_iterable(faults)), nameless)
+
+    @classmethod
+    def named(cls, samples: list[tuple[Tensor, int, tuple[Fault, ...]]]) -> Batch:
+        """Put samples together, and name each view by its bytes."""
+        batch = cls.of(samples)
+        return batch._replace(digests=torch.stack([_digest(view) for view in batch.pixels]))
+
+    @classmethod
+    def joined(cls, batches: list[Batch]) -> Batch:
+        """Several batches as one."""
+        pixels, labels, faults, digests = zip(*batches, strict=True)
+        known = list(itertools.chain.from_iterable(faults))
+        return cls(torch.cat(pixels), torch.cat(labels), known, torch.cat(digests))
+
+    def rows(self, part: slice) -> Batch:
+        """Some of its images; the faults stay."""
+        return Batch(self.pixels[part], self.labels[part], self.faults, self.digests[part])
+
+
+def _digest(view: Tensor) -> Tensor:
+    found = hashlib.blake2b(view.numpy().data, digest_size=16).digest()
+    return torch.frombuffer(bytearray(found), dtype=torch.uint8)
+
+
+class _Loader(DataLoader[Any]):
+    """Tells of a dead worker where its batch is awaited; torch would do so in the midst of a step."""
+
+    def __iter__(self) -> Any:
+        before = signal.getsignal(signal.SIGCHLD)
+        batches = super().__iter__()  # installs a handler that raises
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+        return batches
+
+
+def loader(dataset: Any, workers: int, seed: int, **options: Any) -> DataLoader[Any]:
+    """A loader in this many processes, which draws from a generator of its own."""
+    return _Loader(
+        dataset,
+        num_workers=workers,
+        worker_init_fn=_outlive_sigterm,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0 and not isinstance(dataset, IterableDataset),
+        generator=torch.Generator().manual_seed(seed),
+        **options,
+    )
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """A signal to the whole process group, as clusters send it, lets the step under way have its images."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+
+
+def watched(batches: Iterator[Any], workers: int) -> Iterator[Any]:
+    """The same batches, with an error that one can act on where a worker dies."""
+    try:
+        yield from batches
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        if not (workers and _is_death(error)):
+            raise
+        raise DataError(
+            f"a process that loads images died: {(str(error) or type(error).__name__).splitlines()[0]}",
+            "The machine may be short of memory, or of shared memory (df /dev/shm): use fewer data.workers.",
+        ) from error
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether it tells of a dead worker: torch says so, or the worker's half of a connection is gone.
+
+    What is raised inside a worker says that it was caught there.
+    """
+    said = str(error)
+    if isinstance(error, RuntimeError):
+        return "killed by signal" in said or "exited unexpectedly" in said
+    return not said.startswith("Caught ")

@@ -1,0 +1,1 @@
+"""The processes of a run: which one this is, what they exchange, and how they are launched."""

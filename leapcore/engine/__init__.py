@@ -1,1 +1,0 @@
-"""Running a distillation: data, DeepSpeed, the loop."""

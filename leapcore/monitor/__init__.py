@@ -1,1 +1,0 @@
-"""A run as others see it while it is at work, from its files."""

@@ -1,0 +1,1 @@
+"""What can be plugged in: hooks, events, registries, and the loader that finds them."""

@@ -1,0 +1,74 @@
+"""Evaluations of any model on a spec's images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leapcore.core.provider import LayerFeatureProvider
+from leapcore.distributed.ranks import device
+from leapcore.errors import DataError, SpecError
+from leapcore.spec import BackboneSpec, Spec
+from leapcore.tools.models import found_model
+from leapcore.train.components import backbone, image_splits
+from leapcore.train.evaluate import accuracies, retrieval_scores
+
+
+def evaluate_model(
+    model: str | Path | LayerFeatureProvider,
+    spec: Spec,
+    *,
+    family: str | None = None,
+    knn: bool = False,
+    linear: bool = False,
+) -> dict[str, float]:
+    """Evaluate any model on the images of a spec.
+
+    Args:
+        model: A backbone; a run's folder, a folder in timm's local-dir format, a timm name (with its
+            pretrained weights), or the spec's name of a teacher, which is ``"teacher"`` where there is one.
+        spec: Its data section says on what.
+        family: The backbone family of a folder or timm name; found from its name if not given.
+        knn: Ask for ``knn``, the accuracy of nearest neighbours.
+        linear: Ask for ``linear``, ``linear_best`` and ``linear_top5``, those of a linear probe.
+
+    Returns:
+        Shares of the validation images, by name.
+
+    Raises:
+        DataError: The images have no labels that differ.
+    """
+    provider = model if isinstance(model, LayerFeatureProvider) else load_model(str(model), spec, family)
+    found = accuracies(spec, image_splits(spec), provider.to(device()), knn=knn, linear=linear)
+    if not found:
+        raise DataError(
+            f"the images of '{spec.data.source}' have no labels that differ",
+            "Name labelled images: one sub-folder per class, or a split with labels.",
+        )
+    return found
+
+
+def retrieve(model: str, folder: Path, spec: Spec, *, family: str | None = None) -> dict[str, float]:
+    """Instance retrieval of any model on a folder in the layout of revisited Oxford or Paris.
+
+    Args:
+        model: As :func:`evaluate_model` takes it.
+        folder: Holds ``gnd_<folder's name>.pkl`` and ``jpg/``.
+        spec: Its data section gives image size and crop.
+        family: As :func:`evaluate_model` takes it.
+    """
+    return retrieval_scores(load_model(model, spec, family).to(device()).eval(), folder, spec)
+
+
+def load_model(model: str, spec: Spec, family: str | None) -> LayerFeatureProvider:
+    """The provider for a model as :func:`evaluate_model` takes it."""
+    return backbone(_wanted(model, spec, family), spec.data.image_size)
+
+
+def _wanted(model: str, spec: Spec, family: str | None) -> BackboneSpec:
+    if model == "teacher" and spec.teachers:
+        raise SpecError("the spec has several teachers", f"Name one: {', '.join(spec.teachers)}.")
+    if model in spec.each_teacher and family:
+        raise SpecError(
+            f"--backbone {family}, but the spec says the family of '{model}'", "Leave --backbone out."
+        )
+    return spec.each_teacher.get(model) or found_model(model, family).backbone

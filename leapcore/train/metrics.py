@@ -1,0 +1,77 @@
+"""The figures of single steps, kept until they are reported as means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leapcore.distributed.ranks import Ranks
+from leapcore.plugins.events import figure_name
+from leapcore.train.teacher import Teacher
+
+
+class StepMetrics:
+    """Metrics of the steps since the last report.
+
+    Args:
+        ranks: The processes; each notes those of its own share of the batches.
+        device: Where the figures are.
+    """
+
+    def __init__(self, ranks: Ranks, device: torch.device) -> None:
+        self._ranks = ranks
+        self._device = device
+        self._pending: list[dict[str, Tensor]] = []
+
+    def note(self, figures: dict[str, Tensor]) -> None:
+        """Keep a step's figures, each a scalar on the device."""
+        self._pending.append(figures)
+
+    def take_means(self) -> dict[str, float]:
+        """Means over the steps and processes, and forget them."""
+        columns = {name: column.mean().item() for name, column in self._columns().items()}
+        self._pending = []
+        return columns
+
+    def _columns(self) -> dict[str, Tensor]:
+        """Each figure's values, step by step, as means over the processes."""
+        names = {name: None for figures in self._pending for name in figures}
+        values = {
+            name: torch.stack([figures[name] for figures in self._pending if name in figures])
+            for name in names
+        }
+        return {name: self._ranks.mean(column) for name, column in values.items()}
+
+    def state_dict(self) -> list[dict[str, float]]:
+        """What is not reported yet, the same on every process."""
+        columns = {name: iter(column.tolist()) for name, column in self._columns().items()}
+        return [{name: next(columns[name]) for name in figures} for figures in self._pending]
+
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        self._pending = [
+            {name: torch.tensor(value, device=self._device) for name, value in figures.items()}
+            for figures in state
+        ]
+
+
+def averages(teachers: Sequence[Teacher]) -> dict[str, float]:
+    """The alignment as each curriculum sees it, which starts at 0 after every advance."""
+    found = {teacher.name: teacher.scheduler.ema for teacher in teachers}
+    return {
+        figure_name("alignment_average", name, teachers): value
+        for name, value in found.items()
+        if value is not None
+    }
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory in GB (10^9 bytes) that tensors took on a GPU since the last call; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    peak = torch.cuda.max_memory_allocated(device) / 1e9
+    torch.cuda.reset_peak_memory_stats(device)
+    return {"peak_memory_gb": peak}
