@@ -43,6 +43,7 @@ from gpu_report import projections, report
 from gpu_step import SMALL, TINY, Bench, Scale, bench_spec, product_rate
 
 from leapcore import LeapcoreError, __version__
+from leapcore.train.loop import tf32
 
 TEACHER, SMALLER_TEACHER = "vit_giant_patch14_dinov2", "vit_large_patch14_dinov2"
 PLAIN_TEACHER = "vit_tiny_patch16_224"
@@ -162,7 +163,7 @@ def _least(rows: list[dict[str, Any]], scale: Scale) -> float:
 
 def float32_products(bench: Bench) -> str:
     """How a step multiplies what is left in float32."""
-    with bench.parts.products():
+    with tf32(bench.parts.spec.train.precision != "float32"):
         return torch.get_float32_matmul_precision()
 
 

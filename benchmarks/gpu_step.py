@@ -11,13 +11,14 @@ from statistics import mean, median
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from leapcore import Spec, load_spec
 from leapcore.core.schedulers import DifficultyScheduler
-from leapcore.plugins.loader import Nobody
+from leapcore.data.loading import Batch
+from leapcore.distributed.ranks import join
+from leapcore.plugins.dispatch import Events
+from leapcore.train.build import RunParts, build
 from leapcore.train.loop import Loop
-from leapcore.train.setup import RunParts, build
 
 RECIPE = "leap-vits14-imagenet1k"
 PARTS = ("teacher", "student", "alignment", "optimizer")
@@ -129,13 +130,13 @@ class OneBatch:
     """
 
     def __init__(self, parts: RunParts) -> None:
-        self.steps_per_epoch, self.skipped = parts.batches.steps_per_epoch, parts.batches.skipped
+        self.skipped = parts.batches.skipped
         count, side = parts.spec.train.batch_size, parts.spec.data.image_size
         pixels = torch.randint(256, (count, 3, side, side), dtype=torch.uint8)
-        self._batch = pixels.to(parts.device), torch.zeros(count, dtype=torch.long)
-        self.digests = torch.empty(count, 0, dtype=torch.uint8)  # nothing is cached
+        nothing_cached = torch.empty(count, 0, dtype=torch.uint8)
+        self._batch = Batch(pixels.to(parts.device), torch.zeros(count, dtype=torch.long), [], nothing_cached)
 
-    def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def after(self, steps: int) -> Iterator[Batch]:
         return itertools.repeat(self._batch)
 
 
@@ -188,12 +189,12 @@ class Spans:
         return event
 
 
-class Peak(Nobody):
+class Peak(Events):
     """Listens for the most memory that a GPU's tensors took; the loop resets its counter at each report."""
 
     bytes = 0.0
 
-    def leapcore_metrics(self, step: int, metrics: dict[str, float]) -> None:
+    def metrics(self, step: int, metrics: dict[str, Any]) -> None:
         self.bytes = max(self.bytes, 1e9 * metrics.get("peak_memory_gb", 0.0))
 
 
@@ -213,15 +214,15 @@ class Bench:
     """
 
     def __init__(self, spec: Spec, scale: Scale) -> None:
-        self.parts, self._scale = build(spec), scale
+        self.parts, self._scale = build(spec, join()), scale
         self.parts.batches = OneBatch(self.parts)  # type: ignore[assignment]
         (self._teacher,) = self.parts.teachers
         self.depth = len(self._teacher.provider.layers)
         self._teacher.scheduler = self._sent = Sent(self._teacher.scheduler)
         self._spans = Spans(self.parts.device)
         self._watch()
-        self._loop = Loop(self.parts)
-        self._loop.hooks = self._peak = Peak()
+        self._peak = Peak()
+        self._loop = Loop(self.parts, self._peak)
 
     def measure(self, block: int, *, scored: bool = True, allowed: float) -> dict[str, Any]:
         """Steps at a target block (1-based), as many as fit into ``allowed`` seconds, at least one group.
@@ -287,7 +288,8 @@ class Bench:
         """Let the parts of a step tell when they begin and end."""
         spans, teacher, engine = self._spans, self._teacher, self.parts.engine
         teacher.features = spans.around("teacher", teacher.features)  # type: ignore[method-assign]
-        teacher.score = spans.around("alignment", teacher.score)  # type: ignore[method-assign]
+        if teacher.alignment:
+            teacher.alignment = spans.around("alignment", teacher.alignment)
         engine.backward = spans.around("student", engine.backward)  # type: ignore[method-assign]
         engine.step = spans.around("optimizer", engine.step)  # type: ignore[method-assign]
         engine.module.register_forward_pre_hook(lambda *_: spans.begin("student"))

@@ -74,8 +74,7 @@ def test_part_alignment(benchmark: Any, features: tuple[Tensor, Tensor]) -> None
 @pytest.mark.parametrize("block", [1, 6, 12])
 def test_part_teacher(benchmark: Any, bench: Bench, block: int) -> None:
     teacher, pixels = bench.parts.teachers[0], torch.rand(IMAGES, 3, 56, 56)
-    teacher.scheduler.target = block - 1
-    benchmark(teacher.features, pixels)
+    benchmark(teacher.compute, block - 1, pixels)
 
 
 def test_part_projector(benchmark: Any) -> None:
@@ -114,8 +113,7 @@ def test_half_of_the_teacher_takes_half_of_the_time(bench: Bench) -> None:
     teacher, pixels = bench.parts.teachers[0], torch.rand(IMAGES, 3, 56, 56)
 
     def until(block: int) -> None:
-        teacher.scheduler.target = block - 1
-        teacher.features(pixels)
+        teacher.compute(block - 1, pixels)
 
     assert below(0.58, ratio(partial(until, BLOCKS // 2), partial(until, BLOCKS)))
 
@@ -149,7 +147,7 @@ def test_the_engine_costs_little_more_than_a_plain_loop(bench: Bench) -> None:
     pixels, weights = torch.rand(IMAGES, 3, 56, 56), list(engine.module.parameters())
 
     def plain() -> None:
-        loss = engine.module(pixels, {teacher.name: teacher.features(pixels)}).loss
+        loss = engine.module(pixels, {teacher.name: teacher.compute(teacher.scheduler.target, pixels)}).loss
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         engine.optimizer.step()

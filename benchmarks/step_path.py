@@ -3,13 +3,14 @@
     python benchmarks/step_path.py [SPEC] [--step 12]
 
 Python's profile hook notes every call into leapcore and its backbone plugins. A step lasts from the moment
-when its images are loaded to the end of the optimizer's step. A file switch is a call into another file than the call before it. The way
-from ``run()`` to the first step is counted in files alone.
+when its images are loaded to the end of the optimizer's step. A file switch is a call into another file than
+the call before it. The way from ``run()`` to the first step is counted in files alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 from collections import Counter
@@ -25,7 +26,7 @@ END = ("deepspeed.py", "step")  # the file and function whose return ends a step
 
 
 class Calls:
-    """The calls of each step: (file, function), in order; before the first step, those of building the run."""
+    """The calls of each step: (file, function), in order; the first also holds those of building the run."""
 
     def __init__(self) -> None:
         self.steps: list[list[tuple[str, str]]] = [[]]
@@ -42,12 +43,17 @@ class Calls:
 
 def switches(calls: list[tuple[str, str]]) -> int:
     """How often the next call is into another file."""
-    return sum(before[0] != after[0] for before, after in zip(calls, calls[1:], strict=False))
+    return sum(before[0] != after[0] for before, after in itertools.pairwise(calls))
 
 
 def after_loading(calls: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """What follows the last image's view, since how often that is drawn is a matter of the batch's size."""
-    views = [number for number, (file, _) in enumerate(calls) if Path(file).name in ("views.py", "images.py")]
+    loading = ("views.py", "images.py")
+    views = [
+        number
+        for number, (file, function) in enumerate(calls)
+        if Path(file).name in loading and "share_faults" not in function
+    ]
     return calls[views[-1] + 1 :]
 
 

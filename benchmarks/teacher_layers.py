@@ -16,7 +16,7 @@ from leapcore.bench.spec import load_bench
 from leapcore.core.cka_map import cka_map
 from leapcore.data.batches import evaluation_sample
 from leapcore.evaluation.features import evaluating
-from leapcore.train.components import backbone
+from leapcore.models.build import backbone_of
 
 IMAGES = 256
 
@@ -36,7 +36,7 @@ def main() -> None:
 def own_map(spec: Spec) -> list[list[float]]:
     """Linear CKA of each of the teacher's layers with each other, on the first validation images."""
     (wanted,) = spec.each_teacher.values()
-    teacher = backbone(wanted, spec.data.image_size)
+    teacher = backbone_of(wanted, spec.data.image_size)
     images = evaluation_sample(image_splits(spec).val, spec.data, IMAGES)
 
     def layers(pixels: Tensor) -> Iterator[LayerFeatures]:

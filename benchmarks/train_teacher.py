@@ -177,7 +177,7 @@ def train(model, batches: TrainingBatches, test, epochs: int, optimizer_options)
     for epoch in range(epochs):
         model.train()
         losses = []
-        for pixels, labels in batches.epoch(epoch):
+        for pixels, labels, *_ in batches.epoch(epoch):
             loss = F.cross_entropy(model(normalised(pixels, model)), labels, label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from leapcore.core.provider import ImageInput, LayerFeatureProvider
     from leapcore.core.schedulers import DifficultyScheduler
     from leapcore.data.batches import evaluation_batches
-    from leapcore.data.sources import ImageSplits
+    from leapcore.data.sources import ImageSplits, image_splits
     from leapcore.errors import LeapcoreError
     from leapcore.evaluation.features import Features, extract_features
     from leapcore.evaluation.knn import knn_accuracy
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     from leapcore.spec import Spec
     from leapcore.spec.file import load_spec
     from leapcore.tools.evaluate import evaluate_model
-    from leapcore.train.components import image_splits
     from leapcore.train.run import run
-    from leapcore.train.schedulers import build_scheduler
+    from leapcore.train.schedules import build_scheduler
 
 _HOME = {
     "Comparison": "core.matching",
@@ -63,7 +62,7 @@ _HOME = {
     "Spec": "spec",
     "TeacherFeatures": "core.matching",
     "build_backbone": "models.build",
-    "build_scheduler": "train.schedulers",
+    "build_scheduler": "train.schedules",
     "count_layer_macs": "core.flops",
     "count_macs": "core.flops",
     "count_prefix_macs": "core.flops",
@@ -73,7 +72,7 @@ _HOME = {
     "export_student": "export.student",
     "extract_features": "evaluation.features",
     "hookimpl": "plugins.hooks",
-    "image_splits": "train.components",
+    "image_splits": "data.sources",
     "import_timm": "compat",
     "knn_accuracy": "evaluation.knn",
     "linear_cka": "core.alignment",

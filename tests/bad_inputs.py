@@ -79,7 +79,7 @@ def weights_folder(change):
     """The teacher that ships, copied to model/ and damaged."""
 
     def prepare(monkeypatch):
-        from leapcore.files import weights_path
+        from leapcore.spec.paths import weights_path
 
         shutil.copytree(weights_path("asset:digits-vit"), "model")
         change(Path("model"))

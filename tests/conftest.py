@@ -57,7 +57,7 @@ def no_pages(request, monkeypatch):
 def counted_once():
     """Runs count a model that an earlier one had without doing it again (tests/counted_once.py)."""
     with pytest.MonkeyPatch.context() as patch:
-        if "leapcore.train.groundwork" in sys.modules:  # not for the core's tests, which need no engine
+        if "leapcore.train.build" in sys.modules:  # not for the core's tests, which need no engine
             import counted_once
 
             counted_once.remember(patch)

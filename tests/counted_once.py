@@ -7,16 +7,16 @@ from functools import wraps
 
 from torch import nn
 
+from leapcore.core.alignment import BatchAlignment
 from leapcore.models import build as backbones
 from leapcore.models.digests import structure_digest
-from leapcore.train import components, groundwork
+from leapcore.train import build
 
 PLACES = (
     (backbones, "check_layers"),
-    (components, "count_layer_macs"),
-    (components, "head_macs"),
-    (groundwork, "idle_modules"),
-    (groundwork, "student_macs"),
+    (build, "teacher_costs"),
+    (build, "idle_modules"),
+    (build, "student_macs"),
 )
 
 
@@ -40,6 +40,8 @@ def _once(function):
 
 def _told_apart(value):
     """By what a count depends on; of a module all but the numbers in its weights."""
+    if isinstance(value, BatchAlignment):
+        return value.name, value.tokens(1)
     if not isinstance(value, nn.Module):
         return value
     shapes = tuple((name, tuple(tensor.shape)) for name, tensor in value.state_dict().items())

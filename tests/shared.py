@@ -22,3 +22,22 @@ class Layer(nn.Module):
 
     def forward(self, images):
         return self.function(images)
+
+
+def built(spec):
+    """A run in this process alone, ready for its first step."""
+    from leapcore.distributed.ranks import join
+    from leapcore.train.build import build
+
+    return build(spec, join())
+
+
+def events_for(listener):
+    """Events of a loop by itself, passed on to one listener."""
+    from leapcore.plugins.dispatch import Events
+
+    class OneListener(Events):
+        def _call(self, event, /, **facts):
+            getattr(listener, f"leapcore_{event}")(**facts)
+
+    return OneListener()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from leapcore import load_spec
-from leapcore.train.components import backbone
+from leapcore.models.build import backbone_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +20,7 @@ def spec(monkeypatch):
 
 
 def test_the_fashion_mnist_student_is_at_most_a_quarter_of_its_teacher(spec):
-    teacher, student = (backbone(b, spec.data.image_size) for b in (spec.teacher, spec.student))
+    teacher, student = (backbone_of(b, spec.data.image_size) for b in (spec.teacher, spec.student))
     sizes = [sum(p.numel() for p in provider.parameters()) for provider in (teacher, student)]
     assert len(teacher.layers) == 12
     assert sizes[1] <= sizes[0] / 4

@@ -122,15 +122,17 @@ def test_the_script_finds_the_savings_computed_before(script):
 
 def test_the_script_counts_as_a_run_does(empty_data, script):
     from leapcore.distributed.ranks import Ranks
-    from leapcore.train.components import build_teacher
-    from leapcore.train.costs import empty_ledger, student_macs
+    from leapcore.train.build import build_teacher
+    from leapcore.train.costs import StepCosts, student_macs, teacher_costs
 
     provider, student = script.on_meta(script.AS_TABLE.teacher), script.on_meta(script.AS_TABLE.student)
     spec = load_spec("leap-vits14-imagenet100")
     with torch.device("meta"):
         teacher = build_teacher(spec, "teacher", provider, student, RunLength(1, 1), Ranks())
     distiller = Distiller(student, {"teacher": teacher.match})
-    assert script.empty_ledger(script.AS_TABLE) == empty_ledger([teacher], student_macs(distiller))
+    counts = teacher_costs(provider, student, teacher.match, teacher.alignment)
+    costs = StepCosts(spec.train.batch_size, student_macs(distiller), {"teacher": counts})
+    assert script.empty_ledger(script.AS_TABLE) == costs.ledger()
 
 
 def test_the_mean_block_and_the_lead(script):

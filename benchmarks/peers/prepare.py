@@ -18,7 +18,7 @@ from torch import Tensor
 
 from leapcore import Spec, load_spec
 from leapcore.compat import torchvision_operators
-from leapcore.train.components import backbone
+from leapcore.models.build import backbone_of
 
 SPEC = Path(__file__).with_name("spec.yaml")
 VALIDATION = 64  # images that leapcore wants to have and does not look at here
@@ -38,7 +38,7 @@ def prepare(images: Iterable[Any], output: Path) -> None:
 def random_teacher(spec: Spec) -> dict[str, Tensor]:
     """The weights of the spec's teacher, under DINOv2's names."""
     torch.manual_seed(spec.train.seed)
-    model: Any = backbone(spec.teacher, spec.data.image_size).model
+    model: Any = backbone_of(spec.teacher, spec.data.image_size).model
     weights = model.state_dict()
     positions = weights["pos_embed"]
     weights["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)

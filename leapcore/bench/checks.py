@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from leapcore.bench.matrix import Cell
 from leapcore.errors import LeapcoreError, SpecError
+from leapcore.models.build import backbone_of
 from leapcore.spec import BackboneSpec
 from leapcore.spec.paths import WITHOUT_FILE
-from leapcore.train.components import backbone
 
 
 def check_models(cells: Sequence[Cell]) -> None:
@@ -51,6 +51,6 @@ def _build(wanted: BackboneSpec, image_size: int) -> None:
         wanted = wanted.model_copy(update={"weights": "none"})
     try:
         with torch.device("meta" if drawn else "cpu"):
-            backbone(wanted, image_size)
+            backbone_of(wanted, image_size)
     except LeapcoreError:
-        backbone(wanted, image_size)
+        backbone_of(wanted, image_size)

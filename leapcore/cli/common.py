@@ -86,7 +86,7 @@ def _leave_together() -> None:
     from leapcore.distributed.ranks import join
 
     with suppress(RuntimeError):  # one that is gone already
-        join().exchange([0])
+        join().all_gather_numbers([0])
 
 
 def _tell(error: LeapcoreError, rank: int) -> None:

@@ -112,6 +112,7 @@ class Match(nn.Module):
         self.target_norm = target_norm
         self.upsample = upsample
         choices = [self.target.pairs(layer) for layer in range(self.target.choices)]
+        self._teacher_layers = [[pair.teacher for pair in pairs] for pairs in choices]
         self.student_layers = [pair.student for pair in choices[0]]
         self.projectors = nn.ModuleList(
             Projector(
@@ -125,7 +126,7 @@ class Match(nn.Module):
 
     def teacher_layers(self, layer: int) -> list[int]:
         """The teacher's layers that a step needs while ``layer`` is the curriculum's target."""
-        return [pair.teacher for pair in self.target.pairs(layer)]
+        return self._teacher_layers[layer]
 
     @torch.no_grad()
     def teacher_features(self, teacher: LayerFeatureProvider, pixels: Tensor, layer: int) -> TeacherFeatures:

@@ -42,14 +42,11 @@ class TrainingBatches:
     Attributes:
         steps_per_epoch: Whole batches in an epoch; what is left over is dropped.
         skipped: Images that could not be read.
-        digests: Of the views in the batch that was given last: bytes (B, 16), or (B, 0) if not named.
 
     Raises:
         DataError: There are fewer images than a batch takes.
         SpecError: The views of a stream are to come again.
     """
-
-    digests: Tensor
 
     def __init__(
         self,
@@ -81,8 +78,8 @@ class TrainingBatches:
             order = _EpochBatches(len(images), batch_size, seed, share, data.augment.views)
             self._epochs = _ShuffledEpochs(images, view, data.workers, seed, order, collate)
 
-    def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches that follow so many steps, without end: (bytes (B, 3, H, W), labels (B,)).
+    def after(self, steps: int) -> Iterator[Batch]:
+        """The batches that follow so many steps, without end.
 
         Raises:
             DataError: Images cannot be read, or the processes that read them die.
@@ -92,13 +89,12 @@ class TrainingBatches:
         for later in itertools.count(epoch + 1):
             yield from self.epoch(later)
 
-    def epoch(self, number: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int, done: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, without those that are done."""
         batches = itertools.islice(self._epochs.batches(number, done), self.steps_per_epoch - done)
         for batch in watched(batches, self._workers):
             self.skipped.add(batch.faults)
-            self.digests = batch.digests
-            yield batch.pixels, batch.labels
+            yield batch
 
 
 def _refuse_views(data: DataSpec) -> None:

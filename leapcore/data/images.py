@@ -151,9 +151,9 @@ class Skipped:
 def share_faults(ranks: Ranks, skipped: Skipped) -> list[Fault]:
     """The images that some process newly could not read; every process notes all of them."""
     fresh = skipped.take_fresh()
-    if not any(count for (count,) in ranks.exchange([len(fresh)])):
+    if not any(count for (count,) in ranks.all_gather_numbers([len(fresh)])):
         return []
-    faults = [fault for theirs in ranks.gather(fresh) for fault in theirs]
+    faults = [fault for theirs in ranks.all_gather_objects(fresh) for fault in theirs]
     skipped.add(faults)
     skipped.take_fresh()
     return faults

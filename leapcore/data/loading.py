@@ -55,6 +55,15 @@ class Batch(NamedTuple):
         known = list(itertools.chain.from_iterable(faults))
         return cls(torch.cat(pixels), torch.cat(labels), known, torch.cat(digests))
 
+    def to(self, device: torch.device) -> Batch:
+        """The same with its pixels on a device; the copy is asynchronous where the pixels are pinned."""
+        return self._replace(pixels=self.pixels.to(device, non_blocking=True))
+
+    def chunk(self, count: int) -> list[Batch]:
+        """The batch in so many equal parts; the faults stay with each."""
+        size = -(-len(self.pixels) // count)
+        return [self.rows(slice(start, start + size)) for start in range(0, len(self.pixels), size)]
+
     def rows(self, part: slice) -> Batch:
         """Some of its images; the faults stay."""
         return Batch(self.pixels[part], self.labels[part], self.faults, self.digests[part])

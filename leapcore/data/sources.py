@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from leapcore.compat import import_timm
 from leapcore.errors import DataError, PluginError, did_you_mean
 from leapcore.plugins.loader import installed_plugins
-from leapcore.spec import DataSpec
+from leapcore.spec import DataSpec, Spec
 from leapcore.spec.paths import class_folders, data_root, image_folder, without_images
 
 
@@ -39,6 +39,11 @@ class ImageSplits(NamedTuple):
 
     train: Images
     val: Images
+
+
+def image_splits(spec: Spec) -> ImageSplits:
+    """Open the images that a spec names."""
+    return open_images(spec.data, spec.train.seed)
 
 
 def open_images(data: DataSpec, seed: int) -> ImageSplits:

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other in every step."""
+"""What the processes of a run exchange in every step."""
 
 from __future__ import annotations
 
@@ -11,53 +11,59 @@ from leapcore.errors import RanksError, shared
 
 
 class Agreed(NamedTuple):
-    """What all processes together say of a step.
+    """What all processes together know of a step.
 
     Attributes:
         finite: Whether the loss is finite everywhere.
         signal: The signal that somebody received, 0 if nobody did.
         save: Whether it is time for a checkpoint, by the first process's clock.
-        found: How many images each teacher was spared by its cache, over all processes.
+        cache_hits: How many images each teacher was spared by its cache, over all processes.
     """
 
     finite: bool
     signal: int
     save: bool
-    found: list[int]
+    cache_hits: list[int]
 
 
 def agree(
-    ranks: Ranks, place: Sequence[int], *, loss: float, signal: int, save: bool, found: Sequence[int] = ()
+    ranks: Ranks,
+    position: Sequence[int],
+    *,
+    loss: float,
+    signal: int,
+    save: bool,
+    cache_hits: Sequence[int] = (),
 ) -> Agreed:
-    """Say how it is here, and hear how it is elsewhere.
+    """Exchange what each process knows of this step.
 
     Args:
         ranks: The processes.
-        place: The step, and the target layer of each teacher.
+        position: The step, and the target layer of each teacher.
         loss: Of this process's share of the batch.
         signal: As in :class:`Agreed`, here.
         save: As in :class:`Agreed`, here.
-        found: As in :class:`Agreed`, of this process's share.
+        cache_hits: As in :class:`Agreed`, of this process's share.
 
     Raises:
         RanksError: The processes are at different places.
     """
-    words = ranks.exchange([loss, signal, save, *place, *found])
-    end = 3 + len(place)
-    _check([word[3:end] for word in words])
+    rows = ranks.all_gather_numbers([loss, signal, save, *position, *cache_hits])
+    losses, signals, saves, *others = zip(*rows, strict=True)
+    _check([row[3 : 3 + len(position)] for row in rows])
     return Agreed(
-        finite=all(math.isfinite(word[0]) for word in words),
-        signal=int(max(word[1] for word in words)),
-        save=bool(words[0][2]),
-        found=[int(sum(counts)) for counts in zip(*(word[end:] for word in words), strict=True)],
+        finite=all(map(math.isfinite, losses)),
+        signal=int(max(signals)),
+        save=bool(saves[0]),
+        cache_hits=[int(sum(counts)) for counts in others[len(position) :]],
     )
 
 
-def _check(places: list[list[float]]) -> None:
-    if all(place == places[0] for place in places):
+def _check(positions: list[list[float]]) -> None:
+    if all(position == positions[0] for position in positions):
         return
-    steps = [int(place[0]) for place in places]
-    layers = [[int(layer) + 1 for layer in place[1:]] for place in places]
+    steps = [int(step) for step, *_ in positions]
+    layers = [[int(layer) + 1 for layer in targets] for _, *targets in positions]
     error = RanksError(
         f"the processes of this run disagree: after the steps {steps} they have the target layers {layers}",
         "All of them need the same files and versions. Go on from the last checkpoint with --resume.",

@@ -10,7 +10,8 @@ from typing import Any
 
 from leapcore.listeners.files import CkaMapLines, JsonLines, SkippedLog, StartFile
 from leapcore.listeners.pages import ModelCard, ReportPage
-from leapcore.plugins.loader import Events, Nobody, installed_plugins
+from leapcore.plugins.dispatch import Events, ListenerEvents
+from leapcore.plugins.loader import installed_plugins
 
 
 def shown(progress: bool | None) -> list[Any]:
@@ -28,7 +29,7 @@ def shown(progress: bool | None) -> list[Any]:
 
 
 @contextmanager
-def heard(listeners: Sequence[Any], *, tells: bool) -> Iterator[Any]:
+def heard(listeners: Sequence[Any], *, tells: bool) -> Iterator[Events]:
     """Let listeners hear a run beside every plugin that listens; of several processes, only the first tells.
 
     Args:
@@ -36,7 +37,7 @@ def heard(listeners: Sequence[Any], *, tells: bool) -> Iterator[Any]:
         tells: Whether this process tells anybody.
     """
     if not tells:
-        yield Nobody()
+        yield Events()
         return
     manager = installed_plugins().manager
     with ExitStack() as stack:
@@ -44,7 +45,7 @@ def heard(listeners: Sequence[Any], *, tells: bool) -> Iterator[Any]:
             stack.callback(getattr(listener, "close", lambda: None))
             manager.register(listener)
             stack.callback(manager.unregister, listener)
-        yield Events(manager)
+        yield ListenerEvents(manager)
 
 
 def kept(path: Path, chosen: Sequence[Any], *, tells: bool) -> AbstractContextManager[Any]:

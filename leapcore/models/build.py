@@ -12,6 +12,7 @@ from leapcore.core.layer_check import check_layers
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.errors import LeapcoreError, PluginError, described
 from leapcore.plugins.loader import installed_plugins
+from leapcore.spec import BackboneSpec
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,17 @@ def build_backbone(
             f"the backbone '{family}'{of_model} of plugin {owner}: {error.cause}", error.remedy
         ) from error
     return provider
+
+
+def backbone_of(backbone: BackboneSpec, image_size: int) -> LayerFeatureProvider:
+    """Build the teacher or student that a spec's section describes; raises as :func:`build_backbone` does."""
+    return build_backbone(
+        backbone.backbone,
+        model=backbone.model,
+        weights=backbone.weights,
+        image_size=image_size,
+        options=backbone.options,
+    )
 
 
 def _checked(factory: Callable[..., Any], arguments: dict[str, Any]) -> LayerFeatureProvider:

@@ -15,8 +15,9 @@ from leapcore.core.forecast import Stay
 from leapcore.distributed.cores import cores_each
 from leapcore.plan.costs import Costs
 from leapcore.plan.sizes import trained
-from leapcore.train.components import lr_warmup
-from leapcore.train.teacher import FEW, Teacher
+from leapcore.train.costs import TOKENS_PER_CHANNEL
+from leapcore.train.schedules import lr_warmup
+from leapcore.train.teacher import Teacher
 
 DROPPED = 0.1  # share of an epoch whose images are left out that is worth a word
 LITTLE = 0.05  # share of a run's FLOPs below which no curriculum saves anything to speak of
@@ -163,13 +164,13 @@ def _layers(numbers: list[int]) -> str:
 def _of_alignment(costs: Costs) -> Iterator[Advice]:
     for teacher in costs.parts.teachers:
         layers = costs.layers[teacher.name]
-        sizes = zip(layers.tokens, layers.widths, strict=True)
-        few = [index for index, (tokens, width) in enumerate(sizes) if tokens < FEW * width]
-        if teacher.scheduler.alignment == "cka" and few:
+        few = [target for target in range(len(layers.tokens)) if layers.few_tokens(target)]
+        if few:
             worst = min(few, key=lambda index: layers.tokens[index] / layers.widths[index])
             yield Advice(
                 f"{_whose(costs, teacher)}linear CKA is measured on {layers.tokens[worst]:,} tokens of width "
-                f"{layers.widths[worst]:,} (layer {worst + 1}): fewer than {FEW} a channel make it too high",
+                f"{layers.widths[worst]:,} (layer {worst + 1}): fewer than {TOKENS_PER_CHANNEL} a channel "
+                "make it too high",
                 "Set curriculum.unbiased: true, a larger batch, or more curriculum.sample_images.",
             )
 

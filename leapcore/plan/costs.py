@@ -3,45 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
-from leapcore.cache.layout import Layout
-from leapcore.core.alignment import ALIGNMENTS
-from leapcore.core.features import LayerFeatures
 from leapcore.core.flops import FLOPS_PER_MAC, STUDENT_STEP, FlopsLedger
 from leapcore.core.forecast import Stay, course, ends, started_at, together
-from leapcore.core.layer_check import layer_shapes
-from leapcore.core.matching import StudentFeatures, TeacherFeatures
 from leapcore.plan.parts import PlannedRun
-from leapcore.train.booking import book_calibration
-from leapcore.train.costs import empty_ledger
-from leapcore.train.teacher import Teacher
 
 Walks = Mapping[str, Sequence[Stay]]
-
-
-@dataclass(frozen=True)
-class LayerCosts:
-    """What one teacher costs while each of its layers is the target, shallow to deep.
-
-    Attributes:
-        teacher: MACs per image of the teacher.
-        heads: MACs per image of the student's projectors, forward.
-        scores: MACs of measuring the alignment once; 0 where the scheduler does not.
-        tokens: On how many tokens it is measured.
-        widths: How wide these are.
-        stored: Bytes per image of the features, in float32, that a cache keeps.
-    """
-
-    teacher: list[int]
-    heads: list[int]
-    scores: list[int]
-    tokens: list[int]
-    widths: list[int]
-    stored: list[int]
 
 
 class Costs:
@@ -52,18 +20,14 @@ class Costs:
 
     Attributes:
         parts: The run.
-        layers: By teacher.
+        table: What steps cost, by target layer.
+        layers: The same for one teacher, by its name.
     """
 
     def __init__(self, parts: PlannedRun) -> None:
         self.parts = parts
-        student = StudentFeatures(dict(enumerate(layer_shapes(parts.distiller.student))))
-        self.layers = {t.name: _layer_costs(t, student) for t in parts.teachers}
-
-    @cached_property
-    def baseline(self) -> FlopsLedger:
-        """An empty ledger that holds runs against the last layer."""
-        return empty_ledger(self.parts.teachers, self.parts.student_macs)
+        self.table = parts.models.costs
+        self.layers = self.table.teachers
 
     @cached_property
     def moves(self) -> bool:
@@ -73,9 +37,7 @@ class Costs:
 
     def step(self, targets: Mapping[str, int]) -> int:
         """FLOPs per image of a step with these targets, alignments left out."""
-        heads = sum(self.layers[name].heads[target] for name, target in targets.items())
-        teachers = sum(self.layers[name].teacher[target] for name, target in targets.items())
-        return FLOPS_PER_MAC * (teachers + STUDENT_STEP * (self.parts.student_macs + heads))
+        return FLOPS_PER_MAC * self.table.step_macs(targets)
 
     def booked(self, walks: Walks, *, calibrated: bool = True) -> FlopsLedger:
         """A ledger at the end of a run.
@@ -84,21 +46,16 @@ class Costs:
             walks: Each teacher's.
             calibrated: Book the calibration, too, of teachers whose scheduler wants one.
         """
-        batch, ledger = self.parts.spec.train.batch_size, FlopsLedger(**self.baseline.state_dict())
+        ledger = self.table.ledger()
         for steps, targets in together({name: ends(stays) for name, stays in walks.items()}):
-            heads = sum(self.layers[name].heads[target] for name, target in targets.items())
-            ledger.record_step(
-                steps * batch,
-                teacher_macs=sum(self.layers[name].teacher[target] for name, target in targets.items()),
-                student_macs=self.parts.student_macs + heads,
-            )
+            row = self.table.row(targets)
+            ledger.record_step(**row | {"images": steps * row["images"]})
         for name, stays in walks.items():
             scores = self.layers[name].scores
             ledger.macs["alignment"] += sum(stay.measured * scores[stay.target] for stay in stays)
         for teacher in self.parts.teachers if calibrated else ():
             if teacher.scheduler.wants_calibration:
-                scores = self.layers[teacher.name].scores
-                book_calibration(ledger, teacher, self.parts.student_macs, len(scores), sum(scores))
+                self.table.record_calibration(ledger, teacher.name)
         return ledger
 
     def projectors(self, walks: Walks) -> int:
@@ -138,27 +95,3 @@ class Costs:
             first = chosen if teacher.scheduler.wants_calibration else None
             walks[teacher.name] = course(started_at(teacher.scheduler, first))
         return walks
-
-
-@torch.no_grad()
-def _layer_costs(teacher: Teacher, student: StudentFeatures) -> LayerCosts:
-    shapes, layers = layer_shapes(teacher.provider), range(teacher.match.target.choices)
-    asked = [[shapes[index] for index in teacher.match.teacher_layers(layer)] for layer in layers]
-    pairs = [teacher.match.projected(student, targets)[0][1].tokens.shape for targets in asked]
-    images = min(teacher.scheduler.sample_images or teacher.batch_size, teacher.batch_size)
-    tokens, widths = [images * shape[1] for shape in pairs], [shape[2] for shape in pairs]
-    scored = teacher.scheduler.alignment
-    scores = [ALIGNMENTS[scored].macs(n, d) if scored else 0 for n, d in zip(tokens, widths, strict=True)]
-    return LayerCosts(
-        teacher=[teacher.target_macs(layer) for layer in layers],
-        heads=list(teacher.head_macs),
-        scores=scores,
-        tokens=tokens,
-        widths=widths,
-        stored=[Layout.of(TeacherFeatures(targets, _embedding(teacher))).size for targets in asked],
-    )
-
-
-def _embedding(teacher: Teacher) -> LayerFeatures | None:
-    provider = teacher.provider
-    return provider.embed(provider.example_input().to("meta")) if teacher.match.embedding else None

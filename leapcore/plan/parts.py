@@ -6,19 +6,21 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from leapcore.core.distiller import Distiller
 from leapcore.core.duration import RunLength
+from leapcore.data.sources import image_splits
 from leapcore.distributed.ranks import Ranks
 from leapcore.errors import DataError, WeightsError
 from leapcore.spec import BackboneSpec, Spec
 from leapcore.spec.paths import weights_path
-from leapcore.train.components import backbone, build_teacher, image_splits
-from leapcore.train.costs import student_macs
+from leapcore.train.build import Models, build_models
 from leapcore.train.teacher import Teacher
+
+AnyBackbone = TypeVar("AnyBackbone", bound=BackboneSpec)
 
 # Of a timm model's own arguments, those that a spec says in other ways.
 _SAID_ELSEWHERE = ("num_classes", "in_chans", "img_size")
@@ -34,18 +36,29 @@ class PlannedRun:
         images: How many training images there are, None if that is not known.
         unknown: Why it is not.
         length: Of the run, in epochs of ``EPOCH`` steps if the number of images is not known.
-        teachers: On the meta device, each with its curriculum before its start.
-        distiller: What is trained, on the meta device.
-        student_macs: MACs per image of the student without projectors.
+        models: On the meta device, each teacher with its curriculum before its start.
     """
 
     spec: Spec
     images: int | None
     unknown: str
     length: RunLength
-    teachers: list[Teacher]
-    distiller: Distiller
-    student_macs: int
+    models: Models
+
+    @property
+    def teachers(self) -> list[Teacher]:
+        """On the meta device, each with its curriculum before its start."""
+        return self.models.teachers
+
+    @property
+    def distiller(self) -> Distiller:
+        """What is trained, on the meta device."""
+        return self.models.distiller
+
+    @property
+    def student_macs(self) -> int:
+        """MACs per image of the student without projectors."""
+        return self.models.costs.student
 
     @property
     def depths(self) -> Mapping[str, int]:
@@ -63,13 +76,19 @@ def planned(spec: Spec) -> PlannedRun:
     per_epoch = max(1, images // spec.train.batch_size) if images is not None else EPOCH
     length = RunLength(spec.train.duration.in_steps(per_epoch), per_epoch)
     with torch.device("meta"):
-        student = backbone(weightless(spec.student), spec.data.image_size)
-        teachers = []
-        for name, wanted in spec.each_teacher.items():
-            provider = backbone(weightless(wanted), spec.data.image_size).eval().requires_grad_(False)
-            teachers.append(build_teacher(spec, name, provider, student, length, Ranks()))
-        distiller = Distiller(student, {teacher.name: teacher.match for teacher in teachers})
-    return PlannedRun(spec, images, unknown, length, teachers, distiller, student_macs(distiller))
+        models = build_models(_weightless_run(spec), length, Ranks())
+    return PlannedRun(spec, images, unknown, length, models)
+
+
+def _weightless_run(spec: Spec) -> Spec:
+    """The same run with random weights throughout."""
+    return spec.model_copy(
+        update={
+            "student": weightless(spec.student),
+            "teacher": spec.teacher and weightless(spec.teacher),
+            "teachers": {name: weightless(teacher) for name, teacher in spec.teachers.items()},
+        }
+    )
 
 
 def training_images(spec: Spec) -> tuple[int | None, str]:
@@ -80,7 +99,7 @@ def training_images(spec: Spec) -> tuple[int | None, str]:
         return spec.data.train_images, "" if spec.data.train_images else error.cause
 
 
-def weightless(wanted: BackboneSpec) -> BackboneSpec:
+def weightless(wanted: AnyBackbone) -> AnyBackbone:
     """The same architecture with weights that need no file and no download."""
     model, options = wanted.model, wanted.options
     with suppress(WeightsError):

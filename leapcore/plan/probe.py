@@ -11,14 +11,16 @@ from typing import Any
 from leapcore.core.duration import RunLength
 from leapcore.core.forecast import Stay, StepTimes, ends, together
 from leapcore.core.schedulers import DifficultyScheduler
+from leapcore.distributed.ranks import join
 from leapcore.errors import Interrupted, WeightsError
 from leapcore.plan.costs import Costs, Walks
 from leapcore.plan.parts import weightless
+from leapcore.plugins.dispatch import Events
 from leapcore.spec import EvaluateSpec, Spec
 from leapcore.spec.engine import CacheSpec
 from leapcore.spec.paths import weights_path
+from leapcore.train.build import build
 from leapcore.train.loop import Loop
-from leapcore.train.setup import build
 
 STEPS = 10  # that are measured at each layer
 BEFORE = 3  # that are not: memory is found, images are fetched ahead
@@ -76,19 +78,19 @@ def probe(costs: Costs, told: Callable[[str], None] = lambda text: None) -> Prob
         Interrupted: Ctrl-C or SIGTERM.
     """
     told("building")
-    parts = build(_untold(costs.parts.spec))
+    parts = build(_untold(costs.parts.spec), join())
     places = _places(costs)
     for teacher in parts.teachers:
         stays = [Stay(place[teacher.name], BEFORE + STEPS, 0) for place in places]
         teacher.scheduler = Scripted(teacher.scheduler, stays)
     parts.length = RunLength(len(places) * (BEFORE + STEPS), parts.length.steps_per_epoch)
-    found = _Reports(told, len(places))
-    loop = Loop(parts, found)
+    reports = _Reports(told, len(places))
+    loop = Loop(parts, reports)
     loop.fit()
     if loop.stopped:
         raise Interrupted("stopped while steps were measured; nothing was written")
     batch = costs.parts.spec.train.batch_size
-    measured = [_measured(place, found.of(index), batch) for index, place in enumerate(places)]
+    measured = [_measured(place, reports.of(index), batch) for index, place in enumerate(places)]
     return Probe(str(parts.device), measured)
 
 
@@ -152,17 +154,14 @@ class Scripted(DifficultyScheduler):
         return self.target != before
 
 
-class _Reports:
-    """Hears what a loop tells of each step."""
+class _Reports(Events):
+    """Keeps what a loop reports of each step."""
 
     def __init__(self, told: Callable[[str], None], places: int) -> None:
         self._told, self._places = told, places
         self._steps = list[dict[str, Any]]()
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda **event: None
-
-    def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
+    def metrics(self, step: int, metrics: dict[str, Any]) -> None:
         """A step is done."""
         self._steps.append(metrics)
         self._told(f"step {step} of {self._places * (BEFORE + STEPS)}")

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from leapcore.cache.layout import Layout
+from leapcore.core.layer_check import layer_shapes
+from leapcore.core.matching import TeacherFeatures
 from leapcore.models.residency import layer_bytes
 from leapcore.plan.costs import Costs, Walks
 from leapcore.plan.parts import PlannedRun
@@ -92,13 +95,25 @@ def cached(costs: Costs, walks: Walks) -> int:
     """Bytes of a cache that holds all that a run computes, with views in every epoch of their own or not."""
     parts = costs.parts
     views, total = parts.spec.data.augment.views, 0
+    stored = {teacher.name: _feature_bytes(teacher) for teacher in parts.teachers}
     for name, stays in walks.items():
         for target in {stay.target for stay in stays}:
             steps = sum(stay.steps for stay in stays if stay.target == target)
             kept = min(steps, views * parts.length.steps_per_epoch) if views else steps
-            size = costs.layers[name].stored[target]
+            size = stored[name][target]
             total += kept * parts.spec.train.batch_size * _stored(size, parts.spec.train.precision)
     return total
+
+
+def _feature_bytes(teacher: Teacher) -> list[int]:
+    """Bytes per image of the features, in float32, that each target needs of a teacher."""
+    provider, match = teacher.provider, teacher.match
+    shapes = layer_shapes(provider)
+    embedding = provider.embed(provider.example_input().to("meta")) if match.embedding else None
+    return [
+        Layout.of(TeacherFeatures([shapes[k] for k in match.teacher_layers(layer)], embedding)).size
+        for layer in range(match.target.choices)
+    ]
 
 
 def _stored(size: int, precision: str) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from leapcore.core.duration import Duration
 from leapcore.core.forecast import Stay, course, started_at
 from leapcore.plan.costs import Costs, Walks
-from leapcore.train.schedulers import build_scheduler
+from leapcore.train.schedules import build_scheduler
 
 PACES = (1, 2, 3, 4, 5, 6, 10)  # epochs at each layer
 STARTS = (0.0, 0.2, 0.35, 0.5, 0.625)  # of the teacher's layers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -136,53 +135,6 @@ class Plugins:
             self.manager.unregister(name=owner)
         for registry in self.registries.values():
             registry.forget(owner)
-
-
-class Events:
-    """The events of a run: as a hook is called, listeners and plugins are told.
-
-    Args:
-        manager: Knows who listens.
-    """
-
-    def __init__(self, manager: pluggy.PluginManager) -> None:
-        self.manager = manager
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        hook = getattr(self.manager.hook, name)
-
-        def tell(**event: Any) -> None:
-            try:
-                hook(**event)
-            # A stranger's listener can fail in any way; one that was given in Python is no stranger.
-            except Exception as error:
-                owner = _failed_in(hook, error)
-                if not owner.endswith(")"):  # plugins are called "name (distribution)"
-                    raise
-                raise PluginError(
-                    f"plugin {owner} failed in its hook '{name}': {type(error).__name__}: {error}",
-                    "Mend, update or uninstall it.",
-                ) from error
-
-        return tell
-
-
-class Nobody:
-    """Takes :class:`Events`' place in processes that tell nobody."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda **event: None
-
-
-def _failed_in(hook: pluggy.HookCaller, error: Exception) -> str:
-    """Whose implementation of the hook the error passed through."""
-    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-    found = (impl.plugin_name for impl in hook.get_hookimpls() if _code(impl.function) in codes)
-    return next(found, "")
-
-
-def _code(function: Any) -> Any:
-    return getattr(function, "__code__", None)
 
 
 def _load(entry_point: EntryPoint) -> Any:

@@ -9,11 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from leapcore.checkpoints.files import Checkpoint, Checkpoints
-from leapcore.runs.lock import FolderLock
-from leapcore.runs.results import came_before, delete_results, move_results, step_of_skipped
 from leapcore.errors import CheckpointError, OutputError
-from leapcore.plugins.events import RunReport, TargetChange
 from leapcore.files import remove_partial, write_whole
+from leapcore.plugins.events import RunReport, TargetChange
+from leapcore.runs.lock import FolderLock
 from leapcore.runs.names import (
     BEGUN,
     CHECKPOINTS,
@@ -28,6 +27,7 @@ from leapcore.runs.names import (
     SUMMARY,
     status,
 )
+from leapcore.runs.results import came_before, delete_results, move_results, step_of_skipped
 from leapcore.spec import Spec
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from leapcore.runs import lock
 from leapcore.errors import ReportError
-from leapcore.runs.lines import Course
+from leapcore.runs import lock
 from leapcore.runs.files import MATRIX, json_object, last_json_lines, text
+from leapcore.runs.lines import Course
 from leapcore.runs.names import CHECKPOINTS, LOCK, METRICS, START, SUMMARY, is_run
 
 _RECENT = 10  # lines of figures that tell how fast a run is now

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from leapcore.runs.files import json_lines, json_object, text
-from leapcore.runs.records import Record, as_record
 from leapcore.runs.names import CKA_MAPS, METRICS, SPEC, SUMMARY, is_run
+from leapcore.runs.records import Record, as_record
 from leapcore.spec.text import NOT_YAML
 
 

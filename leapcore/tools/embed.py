@@ -17,15 +17,15 @@ from leapcore.data.image_files import ImageFiles
 from leapcore.data.images import Fault, image_name
 from leapcore.data.sources import open_images
 from leapcore.distributed.cores import cores_each
-from leapcore.distributed.ranks import device
+from leapcore.distributed.ranks import join
 from leapcore.errors import DataError, OutputError, SpecError, UnknownNameError
 from leapcore.evaluation.feature_files import Rows, check_feature_file, open_feature_file
 from leapcore.evaluation.features import evaluating, pooled_features
+from leapcore.models.build import backbone_of
 from leapcore.plugins.loader import installed_plugins
 from leapcore.spec import DataSpec
 from leapcore.spec.text import SpecText, override, spec_error
 from leapcore.tools.models import FoundModel, found_model
-from leapcore.train.components import backbone
 
 
 class Embedded(NamedTuple):
@@ -90,7 +90,7 @@ def embed(
     found = found_model(model, family)
     wanted = _data(data, found, settings)
     images = _images(data, wanted, split)
-    provider = backbone(found.backbone, wanted.image_size).to(device())
+    provider = backbone_of(found.backbone, wanted.image_size).to(join().device)
     index, seen = _layer_index(provider, layer), _Seen(len(images), progress)
     try:
         with open_feature_file(output) as file, evaluating(provider):
@@ -193,7 +193,7 @@ def _batches(images: Any, data: DataSpec, batch_size: int) -> Iterator[_Read]:
 
 
 def _rows(provider: LayerFeatureProvider, batch: _Read, layer: int, images: Any) -> Rows:
-    vectors = pooled_features(provider, batch.pixels, device(), layer).cpu().numpy()
+    vectors = pooled_features(provider, batch.pixels, join().device, layer).cpu().numpy()
     return Rows(batch.names, _labels(batch.labels.tolist(), images), vectors)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.distributed.ranks import device
+from leapcore.data.sources import image_splits
+from leapcore.distributed.ranks import join
 from leapcore.errors import DataError, SpecError
+from leapcore.models.build import backbone_of
 from leapcore.spec import BackboneSpec, Spec
 from leapcore.tools.models import found_model
-from leapcore.train.components import backbone, image_splits
 from leapcore.train.evaluate import accuracies, retrieval_scores
 
 
@@ -37,8 +38,9 @@ def evaluate_model(
     Raises:
         DataError: The images have no labels that differ.
     """
+    device = join().device
     provider = model if isinstance(model, LayerFeatureProvider) else load_model(str(model), spec, family)
-    found = accuracies(spec, image_splits(spec), provider.to(device()), knn=knn, linear=linear)
+    found = accuracies(spec, image_splits(spec), provider.to(device), device, knn=knn, linear=linear)
     if not found:
         raise DataError(
             f"the images of '{spec.data.source}' have no labels that differ",
@@ -56,12 +58,13 @@ def retrieve(model: str, folder: Path, spec: Spec, *, family: str | None = None)
         spec: Its data section gives image size and crop.
         family: As :func:`evaluate_model` takes it.
     """
-    return retrieval_scores(load_model(model, spec, family).to(device()).eval(), folder, spec)
+    device = join().device
+    return retrieval_scores(load_model(model, spec, family).to(device).eval(), folder, spec, device)
 
 
 def load_model(model: str, spec: Spec, family: str | None) -> LayerFeatureProvider:
     """The provider for a model as :func:`evaluate_model` takes it."""
-    return backbone(_wanted(model, spec, family), spec.data.image_size)
+    return backbone_of(_wanted(model, spec, family), spec.data.image_size)
 
 
 def _wanted(model: str, spec: Spec, family: str | None) -> BackboneSpec:

@@ -17,12 +17,12 @@ from leapcore.core.provider import LayerFeatureProvider
 from leapcore.errors import CheckpointError, OutputError
 from leapcore.export.model_card import write_model_card
 from leapcore.export.student import export_student, load_line, load_line_here
+from leapcore.models.build import backbone_of
 from leapcore.report.card import ExportedFile, Moment
 from leapcore.runs.names import CHECKPOINTS, EXPORTS, STUDENT, is_run
 from leapcore.runs.read import Flops, Run
 from leapcore.spec import BackboneSpec
 from leapcore.tools.models import found_model
-from leapcore.train.components import backbone
 
 
 class Exported(NamedTuple):
@@ -105,7 +105,7 @@ def _taken(run: Path, checkpoint: str | None) -> _Taken:
     at_end = told.summary.student and (run / STUDENT).is_dir()
     if checkpoint is None and at_end and not checkpoints.names():
         found = found_model(str(run / STUDENT))
-        student = backbone(found.backbone, found.image_size).eval()
+        student = backbone_of(found.backbone, found.image_size).eval()
         return _Taken(f"step-{told.steps:08}", student, found.crop, Moment.end(told))
     saved = checkpoints.load(checkpoint)
     student = _student(saved)
@@ -134,7 +134,7 @@ def _exported(student: LayerFeatureProvider, folder: Path, format_name: str) -> 
 
 
 def _student(saved: Checkpoint) -> LayerFeatureProvider:
-    student = backbone(BackboneSpec(**saved.state["student"]), saved.state["spec"]["data"]["image_size"])
+    student = backbone_of(BackboneSpec(**saved.state["student"]), saved.state["spec"]["data"]["image_size"])
     student.load_state_dict(student_weights(saved.weights))
     return student.eval()
 

@@ -5,37 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from typing import Any
 
 from torch import Tensor
 
 from leapcore.core.cka_map import cka_map
+from leapcore.core.distiller import student_weights
 from leapcore.core.features import LayerFeatures
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.evaluation.features import evaluating, own_precision
+from leapcore.plugins.dispatch import Events
 from leapcore.plugins.events import CkaMap
-from leapcore.train.evaluate import current_student
-from leapcore.train.setup import RunParts
+from leapcore.train.build import RunParts
 from leapcore.train.teacher import Teacher
+from leapcore.train.zero_state import whole_weights
 
 BATCH = 32  # images whose features are in memory at once
-ROOM = 2**29  # bytes for the products of all pairs of layers
+MEMORY = 2**29  # bytes for the products of all pairs of layers
 
 
-def tell_cka_maps(parts: RunParts, step: int, hooks: Any) -> None:
-    """Compute the maps and tell the listeners. All processes call it; the first one does it.
+def measure_cka_maps(parts: RunParts, step: int, events: Events) -> None:
+    """Compute the maps and report them. All processes call it; the first one computes.
 
-    The run goes on as if nothing had been: nothing is drawn, booked or trained.
+    The run goes on as if nothing had been: nothing is drawn, recorded or trained.
 
     Args:
         parts: The run.
         step: Finished steps.
-        hooks: Tells the listeners.
+        events: Receives the maps.
     """
-    student = current_student(parts)
-    maps = parts.ranks.together(lambda: _maps(parts, student) if parts.ranks.first else [])
+    student = whole_student(parts)
+    maps = parts.ranks.on_all(lambda: _maps(parts, student) if parts.ranks.is_first else [])
     if maps:
-        hooks.leapcore_cka_map(step=step, maps=maps)
+        events.cka_map(step, maps)
 
 
 def _maps(parts: RunParts, student: LayerFeatureProvider) -> list[CkaMap]:
@@ -69,7 +70,7 @@ def _student_layers(
 
 
 def _teacher_layers(teacher: Teacher, start: int, stop: int, pixels: Tensor) -> Iterator[LayerFeatures]:
-    layers = islice(teacher.each_layer(pixels), start, stop)
+    layers = islice(teacher.compute.each_layer(pixels), start, stop)
     for _ in range(start, stop):
         # Entered anew for each layer: between two of them, the surroundings have their own precision.
         with own_precision(teacher.provider, pixels.device):
@@ -82,8 +83,19 @@ def _teacher_layers(teacher: Teacher, start: int, stop: int, pixels: Tensor) -> 
 def _columns_at_once(student: LayerFeatureProvider, teacher: LayerFeatureProvider) -> int:
     width = max(layer.channels for layer in teacher.layers)
     values = sum(layer.channels for layer in student.layers) * width + width**2
-    return max(1, ROOM // (4 * values))
+    return max(1, MEMORY // (4 * values))
 
 
 def _names(provider: LayerFeatureProvider) -> list[str]:
     return [layer.name for layer in provider.layers]
+
+
+def whole_student(parts: RunParts) -> LayerFeatureProvider:
+    """The student with whole weights, to evaluate or export. All processes call it; the first one uses it."""
+    if parts.spec.engine.zero_stage < 3:
+        return parts.student
+    weights = whole_weights(parts.engine)
+    if parts.student_copy is None:
+        return parts.student
+    parts.student_copy.load_state_dict(student_weights(weights))
+    return parts.student_copy.to(parts.device)

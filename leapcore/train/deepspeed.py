@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leapcore.compat import import_deepspeed
 from leapcore.core.distiller import Distiller
 from leapcore.core.layer_check import uncalled_modules
-from leapcore.distributed.ranks import Ranks, device
+from leapcore.distributed.ranks import Ranks
 from leapcore.errors import SpecError, did_you_mean, shared
 from leapcore.models.compile import compile_blocks
 from leapcore.spec import Spec
@@ -29,7 +29,7 @@ class Engine:
     Attributes:
         module: The distiller.
         zero_stage: How much of it is partitioned.
-        first: Whether this is the first process.
+        is_first: Whether this is the first process.
         optimizer: timm's optimizer, which DeepSpeed's own may be wrapped around.
         wrapped: DeepSpeed's engine.
 
@@ -40,9 +40,9 @@ class Engine:
     def __init__(self, distiller: Distiller, spec: Spec, ranks: Ranks) -> None:
         self.module = distiller
         self.zero_stage = spec.engine.zero_stage
-        self.first = ranks.first
+        self.is_first = ranks.is_first
         if spec.engine.compile:
-            compile_blocks(distiller.student, device())
+            compile_blocks(distiller.student, ranks.device)
         if spec.engine.gradient_checkpointing:
             distiller.student.checkpoint_gradients()
         self._peak = peak_lr(spec)

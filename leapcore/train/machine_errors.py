@@ -1,4 +1,4 @@
-"""What the machine does to a run, told with a cause and a remedy."""
+"""What the machine does to a run, with a cause and a remedy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PEER_GONE = (
 
 
 @contextmanager
-def machine_faults_told(where: Callable[[], str]) -> Iterator[None]:
+def machine_errors_explained(where: Callable[[], str]) -> Iterator[None]:
     """Turn errors of memory, disk and connections into ones that a user can act on.
 
     Args:
@@ -37,29 +37,29 @@ def machine_faults_told(where: Callable[[], str]) -> Iterator[None]:
     except LeapcoreError:
         raise
     except (RuntimeError, MemoryError, OSError, SafetensorError) as error:
-        told = _told(error, where)
-        if told is None:
+        explained = _explained(error, where)
+        if explained is None:
             raise
-        raise told from error
+        raise explained from error
 
 
-def _told(error: Exception, where: Callable[[], str]) -> LeapcoreError | None:
-    said = " ".join(str(error).split())
+def _explained(error: Exception, where: Callable[[], str]) -> LeapcoreError | None:
+    message = " ".join(str(error).split())
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full or any(sign in said.lower() for sign in _DISK_FULL):  # safetensors says it in words only
+    if full or any(sign in message.lower() for sign in _DISK_FULL):  # safetensors has no error number
         return ResourceError(
-            f"the disk is full {where()}: {said}",
+            f"the disk is full {where()}: {message}",
             "Free some space; if a checkpoint was written, go on from it with --resume.",
         )
     short = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-    if short or any(sign in said.lower() for sign in _OUT_OF_MEMORY):
+    if short or any(sign in message.lower() for sign in _OUT_OF_MEMORY):
         return ResourceError(
-            f"out of memory {where()}: {said[:200]}",
+            f"out of memory {where()}: {message[:200]}",
             "Set engine.accumulate: 2 or more, which keeps the batch, engine.gradient_checkpointing: true, "
             "or a smaller train.batch_size. Go on from the last checkpoint with --resume.",
         )
     several = place().size > 1 and not isinstance(error, OSError)
-    if several and any(sign in said for sign in _PEER_GONE):
+    if several and any(sign in message for sign in _PEER_GONE):
         return RanksError(
             f"another process of this run is gone {where()}",
             "What it printed last says why. Go on from the last checkpoint with --resume.",

@@ -1,8 +1,8 @@
-"""The figures of single steps, kept until they are reported as means."""
+"""The figures of single steps: copied to the host, and kept until they are reported as means."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,17 +13,41 @@ from leapcore.plugins.events import figure_name
 from leapcore.train.teacher import Teacher
 
 
+class HostCopy:
+    """An asynchronous copy of a few numbers from the device to the host.
+
+    Reading a tensor on a GPU blocks the host until the GPU has finished all its queued work, and then the GPU
+    idles until the host gives it more. An asynchronous copy, queued before further work, keeps both busy.
+
+    Args:
+        numbers: Scalars on one device, by name.
+    """
+
+    def __init__(self, numbers: Mapping[str, Tensor]) -> None:
+        self._names = list(numbers)
+        on_device = torch.stack([number.detach().double() for number in numbers.values()])
+        self._on_host, self._copied = on_device, None
+        if on_device.is_cuda:
+            self._on_host = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
+            self._on_host.copy_(on_device, non_blocking=True)
+            self._copied = torch.cuda.current_stream().record_event()
+
+    def wait(self) -> dict[str, float]:
+        """The numbers, once they have arrived."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return dict(zip(self._names, self._on_host.tolist(), strict=True))
+
+
 class StepMetrics:
     """Metrics of the steps since the last report.
 
     Args:
         ranks: The processes; each notes those of its own share of the batches.
-        device: Where the figures are.
     """
 
-    def __init__(self, ranks: Ranks, device: torch.device) -> None:
+    def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._device = device
         self._pending: list[dict[str, Tensor]] = []
 
     def note(self, figures: dict[str, Tensor]) -> None:
@@ -32,9 +56,9 @@ class StepMetrics:
 
     def take_means(self) -> dict[str, float]:
         """Means over the steps and processes, and forget them."""
-        columns = {name: column.mean().item() for name, column in self._columns().items()}
+        means = {name: column.mean().item() for name, column in self._columns().items()}
         self._pending = []
-        return columns
+        return means
 
     def _columns(self) -> dict[str, Tensor]:
         """Each figure's values, step by step, as means over the processes."""
@@ -51,19 +75,19 @@ class StepMetrics:
         return [{name: next(columns[name]) for name in figures} for figures in self._pending]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Continue where :meth:`state_dict` was taken."""
         self._pending = [
-            {name: torch.tensor(value, device=self._device) for name, value in figures.items()}
+            {name: torch.tensor(value, device=self._ranks.device) for name, value in figures.items()}
             for figures in state
         ]
 
 
-def averages(teachers: Sequence[Teacher]) -> dict[str, float]:
+def alignment_averages(teachers: Sequence[Teacher]) -> dict[str, float]:
     """The alignment as each curriculum sees it, which starts at 0 after every advance."""
-    found = {teacher.name: teacher.scheduler.ema for teacher in teachers}
+    averages = {teacher.name: teacher.scheduler.ema for teacher in teachers}
     return {
         figure_name("alignment_average", name, teachers): value
-        for name, value in found.items()
+        for name, value in averages.items()
         if value is not None
     }
 

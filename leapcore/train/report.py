@@ -1,4 +1,4 @@
-"""What a run says of itself: at its start, at its end, and when it is stopped."""
+"""What a run reports of itself: at its start, at its end, and when it is stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from leapcore.errors import Interrupted, LeapcoreError, Terminated, described
 from leapcore.export.student import load_line
 from leapcore.plugins.events import RunReport, RunStart
 from leapcore.runs.folder import Elsewhere, RunFolder
-from leapcore.train.booking import forecast
 from leapcore.train.loop import Loop
 from leapcore.train.machine import machine
 
@@ -21,7 +20,7 @@ def ended_by(error: BaseException) -> tuple[str, str]:
     return "failed", error.cause if isinstance(error, LeapcoreError) else described(error)
 
 
-def stopped(loop: Loop, folder: RunFolder | Elsewhere, problem: str) -> Interrupted:
+def stop_error(loop: Loop, folder: RunFolder | Elsewhere, problem: str) -> Interrupted:
     """The error of a run that was stopped: what was done, where it is, and how to go on.
 
     Args:
@@ -33,19 +32,20 @@ def stopped(loop: Loop, folder: RunFolder | Elsewhere, problem: str) -> Interrup
     if loop.step == 0:
         return kind("stopped before the first step; nothing was left behind")
     latest = folder.checkpoints.latest()
-    if loop.step == loop.parts.total_steps:
+    if loop.step == loop.parts.length.total_steps:
         return kind(
             f"stopped after the last step; the student is trained and lies in {folder.student}",
             "Only its accuracy is missing" + (": --resume evaluates it." if latest else "."),
         )
-    done = f"stopped after {loop.step} of {loop.parts.total_steps} steps; what was done is in {folder.path}"
+    total = loop.parts.length.total_steps
+    done = f"stopped after {loop.step} of {total} steps; what was done is in {folder.path}"
     if latest is None:
         on = f"--output DIR --set student.weights={folder.student}, or start again with --overwrite."
         return kind(done, f"{problem or 'There is no checkpoint'}. Go on from these weights with {on}")
     return kind(done, f"Go on from {latest} with the same command and --resume.")
 
 
-def whereabouts(loop: Loop) -> str:
+def position(loop: Loop) -> str:
     """How far a run is, for a message."""
     layers = ", ".join(str(teacher.scheduler.target + 1) for teacher in loop.parts.teachers)
     return f"after {loop.step} steps (batch of {loop.parts.spec.train.batch_size}, target layer {layers})"
@@ -57,15 +57,15 @@ def run_start(loop: Loop, folder: RunFolder | Elsewhere) -> RunStart:
     return RunStart(
         spec=parts.spec,
         folder=folder.path,
-        total_steps=parts.total_steps,
-        steps_per_epoch=parts.batches.steps_per_epoch,
+        total_steps=parts.length.total_steps,
+        steps_per_epoch=parts.length.steps_per_epoch,
         teachers=parts.teacher_facts,
         student=parts.student_facts,
         train_images=len(parts.splits.train),
         val_images=len(parts.splits.val),
         step=loop.step,
         targets={teacher.name: teacher.scheduler.target + 1 for teacher in parts.teachers},
-        forecast=forecast(parts.teachers, parts.student_macs),
+        forecast=parts.costs.forecast({t.name: t.scheduler for t in parts.teachers}),
         deepest={teacher.name: teacher.match.target.choices for teacher in parts.teachers},
         links=loop.links,
     )

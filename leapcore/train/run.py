@@ -1,4 +1,4 @@
-"""A whole run: build, train, evaluate, export, report."""
+"""A whole run: build, train, write the student, evaluate, report."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from typing import Any
 from leapcore.checkpoints.resume import check_changes, check_length
 from leapcore.checkpoints.saver import Saver
 from leapcore.core.duration import Duration
-from leapcore.distributed.ranks import join
+from leapcore.distributed.ranks import Ranks, join
 from leapcore.errors import shared
 from leapcore.export.student import export_student
 from leapcore.listeners.attach import heard, kept, shown
 from leapcore.listeners.chosen import chosen_listeners
+from leapcore.plugins.dispatch import Events
 from leapcore.plugins.events import RunReport
 from leapcore.runs.folder import Elsewhere, RunFolder
 from leapcore.spec import Spec
 from leapcore.spec.file import load_spec, warn_of_doubts
-from leapcore.train.cka_maps import tell_cka_maps
-from leapcore.train.evaluate import current_student, final_accuracies
+from leapcore.train.build import build
+from leapcore.train.cka_maps import measure_cka_maps, whole_student
+from leapcore.train.evaluate import final_accuracies
 from leapcore.train.loop import Loop
-from leapcore.train.machine_errors import machine_faults_told
-from leapcore.train.report import ended_by, run_report, run_start, stopped, whereabouts
-from leapcore.train.setup import build
+from leapcore.train.machine_errors import machine_errors_explained
+from leapcore.train.report import ended_by, position, run_report, run_start, stop_error
 from leapcore.train.signals import Sigterm
 from leapcore.train.state import restore, snapshot
 
@@ -46,151 +47,157 @@ def run(
             recipe's name.
         output: The folder for results, ``runs/<name>`` if None.
         overwrite: Replace the results of an earlier run in that folder.
-        resume: Go on with the run in that folder: from its ``"latest"`` checkpoint or the named one;
+        resume: Continue the run in that folder: from its ``"latest"`` checkpoint or the named one;
             ``"auto"`` from the latest if there is one, else from the start.
-        listeners: Objects with hooks such as ``leapcore_metrics``, told of this run, in the first process,
-            beside those that the spec names.
-        progress: Show how it goes, as ``leapcore run`` does; if None, in a notebook only.
+        listeners: Objects with hooks such as ``leapcore_metrics``, called in the first process, beside
+            those that the spec names.
+        progress: Show the progress, as ``leapcore run`` does; if None, in a notebook only.
 
     Returns:
         What the run achieved; of a run that was finished before, what it achieved then.
 
     Raises:
         LeapcoreError: Something that the spec names is missing or does not fit; nothing was left behind.
-        CheckpointError: There is nothing to go on from, it is broken, or a setting changed that may not.
+        CheckpointError: There is none to continue from, it is broken, or a setting changed that may not.
         DivergedError: The loss is not finite any more.
         Interrupted: Ctrl-C, or its subclass Terminated: SIGTERM. The run is saved.
 
     After the first step the student so far and a summary are in the folder, whatever ended the run.
+
+    Example:
+        >>> import leapcore, tempfile
+        >>> short = ["train.duration=1st", "evaluate={knn: never, linear: never}"]
+        >>> spec = leapcore.load_spec("quickstart", short)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report = leapcore.run(spec, output=folder)
+        >>> report.status, report.steps
+        ('finished', 1)
     """
     started, spec, ranks = time.perf_counter(), load_spec(spec), join()
     path = Path(output or Path("runs") / spec.name)
-    with heard([*listeners, *shown(progress)], tells=ranks.first) as hooks:
-        return _run_in(path, spec, overwrite, resume, hooks, started)
+    with heard([*listeners, *shown(progress)], tells=ranks.is_first) as events:
+        folder = ranks.on_all(
+            lambda: RunFolder(path, overwrite=overwrite, resume=resume) if ranks.is_first else Elsewhere(path)
+        )
+        try:
+            if ranks.broadcast(resume in ("auto", "latest") and folder.is_finished(spec)):
+                return ranks.broadcast(folder.report() if isinstance(folder, RunFolder) else None)  # type: ignore[return-value]
+            return Run(spec, folder, ranks, events, started).execute()
+        finally:
+            folder.close()
 
 
-def _run_in(
-    path: Path, spec: Spec, overwrite: bool, resume: str | None, hooks: Any, started: float
-) -> RunReport:
-    """A run in its folder, which nobody else may use meanwhile."""
-    ranks = join()
-    folder = ranks.together(
-        lambda: RunFolder(path, overwrite=overwrite, resume=resume) if ranks.first else Elsewhere(path)
-    )
-    try:
-        if ranks.told_by_first(resume in ("auto", "latest") and folder.is_finished(spec)):
-            return ranks.told_by_first(folder.report() if isinstance(folder, RunFolder) else None)  # type: ignore[return-value]
-        return _run(spec, folder, hooks, started)
-    finally:
-        folder.close()
+class Run:
+    """One run in its folder.
 
+    Args:
+        spec: What is run.
+        folder: Its results, which no other process may write to meanwhile.
+        ranks: The processes that share the work.
+        events: Receives what happens.
+        started: When it began, by ``time.perf_counter()``.
+    """
 
-def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> RunReport:
-    chosen = chosen_listeners(spec)
-    warn_of_doubts(spec)
-    with machine_faults_told(lambda: "before the first step"):
-        loop = _loop(spec, folder, hooks, started)
-    parts = loop.parts
-    trained, first = loop.step == parts.total_steps, parts.ranks.first
-    with machine_faults_told(lambda: "before the first step"):
-        parts.ranks.together(lambda: folder.open(spec, loop.step, trained=trained))
-    saver = Saver(
-        folder.checkpoints if parts.ranks.first else None,
-        spec.checkpoint,
-        parts.batches.steps_per_epoch,
-        lambda: snapshot(loop),
-        loop.step,
-    )
-    try:
-        with (
-            machine_faults_told(lambda: whereabouts(loop)),
-            kept(folder.path, chosen, tells=first),
-        ):
-            return _train_and_report(loop, saver, folder)
-    except KeyboardInterrupt as stop:
-        if isinstance(stop, Sigterm):
-            loop.stopped = signal.SIGTERM
-        raise stopped(loop, folder, saver.problem) from None
-    finally:
-        if loop.step:
-            folder.settle()
-        else:
-            folder.abandon()
+    def __init__(
+        self, spec: Spec, folder: RunFolder | Elsewhere, ranks: Ranks, events: Events, started: float
+    ) -> None:
+        self.spec, self.folder, self.ranks, self.events, self.started = spec, folder, ranks, events, started
 
+    def execute(self) -> RunReport:
+        """All of it, in order; after the first step, student and summary are written, whatever ends it."""
+        listeners = chosen_listeners(self.spec)
+        warn_of_doubts(self.spec)
+        with machine_errors_explained(lambda: "before the first step"):
+            self.build()
+            trained = self.loop.step == self.parts.length.total_steps
+            self.ranks.on_all(lambda: self.folder.open(self.spec, self.loop.step, trained=trained))
+        try:
+            with (
+                machine_errors_explained(lambda: position(self.loop)),
+                kept(self.folder.path, listeners, tells=self.ranks.is_first),
+            ):
+                self.events.run_started(run_start(self.loop, self.folder))
+                self.train()
+                report = self.write_results("interrupted" if self.loop.stopped else "trained")
+                if self.loop.stopped:
+                    self.events.run_finished(report)
+                    raise shared(stop_error(self.loop, self.folder, self.saver.problem))
+                return self.evaluate(report)
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Sigterm):
+                self.loop.stopped = signal.SIGTERM
+            raise stop_error(self.loop, self.folder, self.saver.problem) from None
+        finally:
+            if self.loop.step:
+                self.folder.settle()
+            else:
+                self.folder.abandon()
 
-def _loop(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> Loop:
-    """The loop before its first step, or where a checkpoint left it."""
+    def build(self) -> None:
+        """The loop before its first step, or where a checkpoint left it."""
+        ranks = self.ranks
+        saved = ranks.broadcast(ranks.on_all(self.folder.saved))
+        if saved:
+            ranks.on_all(lambda: check_changes(saved, self.spec))
+        self.parts = parts = build(self.spec, ranks, saved, self.events.stage)
+        self.loop = loop = Loop(parts, self.events, self.started)
+        if saved:
+            images = len(parts.splits.train)
+            ranks.on_all(lambda: check_length(saved, parts.length.total_steps, images))
+            ranks.on_all(lambda: restore(loop, saved))
+        self.saver = Saver(
+            self.folder.checkpoints if ranks.is_first else None,
+            self.spec.checkpoint,
+            parts.length.steps_per_epoch,
+            lambda: snapshot(loop),
+            loop.step,
+        )
 
-    def tell(stage: str) -> None:
-        hooks.leapcore_stage(stage=stage)
+    def train(self) -> None:
+        """Take all steps; where they fail, the student so far is written before the error goes on."""
+        if self.loop.step == 0 and isinstance(self.spec.evaluate.cka_map, Duration):
+            measure_cka_maps(self.parts, 0, self.events)
+        try:
+            with machine_errors_explained(lambda: position(self.loop)):
+                self.loop.fit(self.saver)
+        except BaseException as error:
+            # Processes that fail alone cannot put partitioned weights together.
+            if self.loop.step and (self.ranks.size == 1 or self.spec.engine.zero_stage < 3):
+                self.events.run_finished(self.write_results(*ended_by(error)))
+            raise
+        self.events.stage("writing the student")
 
-    ranks = join()
-    saved = ranks.told_by_first(ranks.together(folder.saved))
-    if saved is None:
-        return Loop(build(spec, tell=tell), hooks, started)
-    ranks.together(lambda: check_changes(saved, spec))
-    parts = build(spec, saved, tell)
-    loop, images = Loop(parts, hooks, started), len(parts.splits.train)
-    ranks.together(lambda: check_length(saved, parts.total_steps, images))
-    ranks.together(lambda: restore(loop, saved))
-    return loop
+    def write_results(self, status: str, error: str = "") -> RunReport:
+        """Export the student as it is, and write a summary without accuracies."""
+        student = whole_student(self.parts)
+        self.folder.write_student(lambda path: export_student(student, path, self.spec.data.crop))
+        report = run_report(self.loop, self.folder, status, error)
+        self.folder.write_summary(report)
+        return report
 
+    def evaluate(self, report: RunReport) -> RunReport:
+        """Measure what the spec asks for at the end, and write the summary anew, whatever ends this."""
+        try:
+            with machine_errors_explained(lambda: position(self.loop)):
+                self.measure(report)
+            report.status = "finished"
+        except BaseException as error:
+            report.status, report.error = ended_by(error)
+            raise
+        finally:
+            report.time["seconds"] = time.perf_counter() - self.loop.started
+            self.folder.write_summary(report)
+            self.events.stage("drawing the report")
+            self.events.run_finished(report)
+        return report
 
-def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -> RunReport:
-    """Whatever ends a run after its first step, the student so far and a summary are written."""
-    loop.hooks.leapcore_run_started(start=run_start(loop, folder))
-    report = _train(loop, saver, folder)
-    try:
-        with machine_faults_told(lambda: whereabouts(loop)):
-            _evaluate(loop, report)
-        report.status = "finished"
-    except BaseException as error:
-        report.status, report.error = ended_by(error)
-        raise
-    finally:
-        report.time["seconds"] = time.perf_counter() - loop.started
-        folder.write_summary(report)
-        loop.hooks.leapcore_stage(stage="drawing the report")
-        loop.hooks.leapcore_run_finished(report=report)
-    return report
-
-
-def _train(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -> RunReport:
-    parts = loop.parts
-    if loop.step == 0 and isinstance(parts.spec.evaluate.cka_map, Duration):
-        tell_cka_maps(parts, 0, loop.hooks)
-    try:
-        with machine_faults_told(lambda: whereabouts(loop)):
-            loop.fit(saver)
-    except BaseException as error:
-        # Processes that fail alone cannot put partitioned weights together.
-        if loop.step and (parts.ranks.size == 1 or parts.spec.engine.zero_stage < 3):
-            loop.hooks.leapcore_run_finished(report=_write_results(loop, folder, *ended_by(error)))
-        raise
-    loop.hooks.leapcore_stage(stage="writing the student")
-    report = _write_results(loop, folder, "interrupted" if loop.stopped else "trained")
-    if loop.stopped:
-        loop.hooks.leapcore_run_finished(report=report)
-        raise shared(stopped(loop, folder, saver.problem))
-    return report
-
-
-def _evaluate(loop: Loop, report: RunReport) -> None:
-    """What is known of the student when its training is over."""
-    parts, ranks = loop.parts, loop.parts.ranks
-    if parts.spec.evaluate.cka_map != "never":
-        tell_cka_maps(parts, loop.step, loop.hooks)
-    if parts.spec.evaluate.measures_accuracy:
-        loop.hooks.leapcore_stage(stage="evaluating")
-    accuracy = ranks.together(lambda: final_accuracies(parts) if ranks.first else {})
-    report.accuracy = ranks.told_by_first(accuracy)
-    if report.accuracy:
-        loop.hooks.leapcore_metrics(step=loop.step, metrics=report.accuracy)
-
-
-def _write_results(loop: Loop, folder: RunFolder | Elsewhere, status: str, error: str = "") -> RunReport:
-    student = current_student(loop.parts)
-    folder.write_student(lambda path: export_student(student, path, loop.parts.spec.data.crop))
-    report = run_report(loop, folder, status, error)
-    folder.write_summary(report)
-    return report
+    def measure(self, report: RunReport) -> None:
+        """What is known of the student when its training is over."""
+        if self.spec.evaluate.cka_map != "never":
+            measure_cka_maps(self.parts, self.loop.step, self.events)
+        if self.spec.evaluate.measures_accuracy:
+            self.events.stage("evaluating")
+        accuracy = self.ranks.on_all(lambda: final_accuracies(self.parts) if self.ranks.is_first else {})
+        report.accuracy = self.ranks.broadcast(accuracy)
+        if report.accuracy:
+            self.events.metrics(self.loop.step, report.accuracy)

@@ -1,10 +1,8 @@
-"""A loop's whole state, taken and given back."""
+"""The whole state of a run, as a checkpoint holds it: taken, and restored."""
 
 from __future__ import annotations
 
 import random
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +12,24 @@ import torch
 from leapcore._version import __version__
 from leapcore.checkpoints.files import Checkpoint
 from leapcore.errors import CheckpointError
-from leapcore.plugins.events import TargetChange
+from leapcore.spec import BackboneSpec
+from leapcore.train.build import RunParts
 from leapcore.train.loop import Loop
+from leapcore.train.teacher import Teacher
 from leapcore.train.zero_state import whole_optimizer_state, whole_weights
 
 
 def snapshot(loop: Loop) -> Checkpoint:
-    """Everything that a loop needs to go on. All processes call it."""
+    """Everything that a run needs to continue. All processes call it."""
     parts = loop.parts
     tensors, numbers = whole_optimizer_state(parts.engine)
     state = {
         "leapcore": __version__,
         "spec": parts.spec.model_dump(mode="json"),
-        "student": parts.student_spec.model_dump(mode="json"),
-        "step": loop.step,
-        "run": loop.run,
+        "student": _student_spec(parts).model_dump(mode="json"),
         "images": {"train": len(parts.splits.train)},
         "ranks": parts.ranks.size,
-        "seconds": loop.seconds,
-        "wall_seconds": time.perf_counter() - loop.started,
-        "changes": [asdict(change) for change in loop.changes],
-        "reported": list(loop.reported),
-        "metrics": loop.metrics.state_dict(),
-        "nonfinite": loop.nonfinite,
+        **loop.state_dict(),
         "ledger": parts.ledger.state_dict(),
         "lr_schedule": parts.lr_schedule.state_dict(),
         "teachers": {
@@ -46,14 +39,13 @@ def snapshot(loop: Loop) -> Checkpoint:
         "skipped": parts.batches.skipped.reasons,
         "optimizer": numbers,
         "loss_scale": parts.engine.loss_scaler.state_dict() if parts.engine.loss_scaler else None,
-        "mixing": loop.mixing.get_state().numpy().tobytes().hex(),
-        "random": parts.ranks.gather(_random_state()),
+        "random": parts.ranks.all_gather_objects(_random_state()),
     }
     return Checkpoint(Path(), state, whole_weights(parts.engine), tensors)
 
 
 def restore(loop: Loop, saved: Checkpoint) -> None:
-    """Go on where a checkpoint was taken; weights and optimizer are restored when the loop's parts are built.
+    """Continue where a checkpoint was taken; weights and optimizer are restored when the run is built.
 
     Raises:
         CheckpointError: A teacher is another, or its curriculum's state does not fit.
@@ -61,28 +53,34 @@ def restore(loop: Loop, saved: Checkpoint) -> None:
     parts, state = loop.parts, saved.state
     for teacher in parts.teachers:
         _restore_teacher(teacher, state["teachers"][teacher.name], saved.path)
-    loop.step, loop.seconds, loop.nonfinite = state["step"], state["seconds"], state["nonfinite"]
-    loop.run = state["run"]
-    loop.started -= state["wall_seconds"]
-    loop.changes = [TargetChange(**change) for change in state["changes"]]
-    loop.reported = tuple(state["reported"])
-    loop.metrics.load_state_dict(state["metrics"])
+    loop.load_state_dict(state)
     parts.ledger.load_state_dict(state["ledger"])
     parts.lr_schedule.load_state_dict(state["lr_schedule"])
     parts.batches.skipped.restore(state["skipped"])
     if parts.engine.loss_scaler and state["loss_scale"]:
         parts.engine.loss_scaler.load_state_dict(state["loss_scale"])
-    loop.mixing.set_state(_bytes(state["mixing"]))
     if state["ranks"] == parts.ranks.size:
         _set_random_state(state["random"][parts.ranks.rank])
 
 
-def _restore_teacher(teacher: Any, state: dict[str, Any], path: Path) -> None:
+def _student_spec(parts: RunParts) -> BackboneSpec:
+    """How to build the student again, whatever its first weights were."""
+    spec, model = parts.spec.student, parts.student.model
+    options = dict(getattr(model, "leapcore_options", spec.options))
+    options.pop("num_classes", None)  # which a backbone's spec does not take
+    own: dict[str, Any] = {"weights": "none", "options": options}
+    if hasattr(model, "pretrained_cfg"):
+        own["model"] = model.pretrained_cfg["architecture"]
+    return spec.model_copy(update=own)
+
+
+def _restore_teacher(teacher: Teacher, state: dict[str, Any], path: Path) -> None:
     try:
         teacher.scheduler.load_state_dict(state["scheduler"])
     except ValueError as error:
         raise CheckpointError(
-            f"checkpoint '{path}' is of another teacher: {error}", "Go on with the teacher it was made with."
+            f"checkpoint '{path}' is of another teacher: {error}",
+            "Continue with the teacher that it was made with.",
         ) from error
     if teacher.fingerprint != state["fingerprint"]:
         raise CheckpointError(

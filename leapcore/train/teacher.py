@@ -1,8 +1,7 @@
-"""A teacher in a run: its backbone, its curriculum, and the scores that move it."""
+"""A teacher in a run: its backbone, the student's match with it, and its curriculum."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -12,129 +11,54 @@ from torch import Tensor
 
 from leapcore.cache.features import FeatureCache
 from leapcore.cache.segments import Stamp
-from leapcore.core.alignment import ALIGNMENTS, WHOLE
+from leapcore.core.alignment import BatchAlignment
 from leapcore.core.distiller import Distillation
 from leapcore.core.features import LayerFeatures
-from leapcore.core.flops import LayerMacs
-from leapcore.core.matching import Comparison, Match, TeacherFeatures
+from leapcore.core.matching import Match, TeacherFeatures
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.schedulers import DifficultyScheduler
-from leapcore.core.targets import Pair
-from leapcore.distributed.ranks import Ranks
 from leapcore.errors import PluginError
 from leapcore.models.digests import weights_digest
 from leapcore.models.residency import ResidentLayers, matrices_to
 
-logger = logging.getLogger(__name__)
-
-CACHE = 4 * 2**20  # bytes of activations that a core's cache holds, with its surroundings
-FEW = 4  # tokens per channel below which biased CKA of unrelated features exceeds about 0.2
+CPU_CACHE = 4 * 2**20  # bytes of activations that fit into one core's share of a CPU's cache
 
 
-@dataclass
-class Teacher:
-    """One teacher of a run.
+class TeacherPass:
+    """Runs a frozen backbone up to the target: in pieces that fit the machine, its layers loaded as needed.
 
-    Attributes:
-        name: How the spec calls it.
-        provider: Its backbone: frozen, in eval mode.
-        match: The student's match with it, which is part of the distiller.
-        scheduler: Chooses its target layer.
-        macs: MACs per image, layer by layer.
-        embedding_macs: MACs per image of its patch embedding, where a loss asks for it once more.
-        head_macs: MACs per image of the student's projectors, by target layer.
-        batch_size: Images per step, over all processes.
-        ranks: The processes that share a batch.
-        cache: Keeps its features, where the spec asks for it.
-        warned: Whether :meth:`warn_of_few_tokens` has done so.
-        resident: Which of its layers are in the device's memory.
-        at_once: How many images it is given at once.
+    Args:
+        provider: The backbone, frozen and in eval mode.
+        match: Says which layers a target needs, and how they are normalised.
+        device: Where it computes.
+        autocast: The type that its matrix products are computed in, if it is not float32.
     """
 
-    name: str
-    provider: LayerFeatureProvider
-    match: Match
-    scheduler: DifficultyScheduler
-    macs: LayerMacs
-    embedding_macs: int
-    head_macs: list[int]
-    batch_size: int
-    ranks: Ranks
-    cache: FeatureCache | None = None
-    warned: bool = False
-    resident: ResidentLayers = field(init=False)
-    at_once: int = field(init=False)
-
-    def place(self, device: torch.device, autocast: torch.dtype | None) -> None:
-        """Put it where it computes.
-
-        Args:
-            device: Where that is.
-            autocast: The type that its matrix products are computed in, if it is not float32.
-        """
-        _ = self.fingerprint  # of the weights as they were given
-        self.resident = ResidentLayers(self.provider, device)  # tries the network in float32
+    def __init__(
+        self, provider: LayerFeatureProvider, match: Match, device: torch.device, autocast: torch.dtype | None
+    ) -> None:
+        self._provider, self._match = provider, match
+        self._resident = ResidentLayers(provider, device)  # tries the network in float32
+        self._target = -1  # for which layers are resident
         if autocast is not None:
-            matrices_to(self.provider.model, autocast)
-        self.at_once = _fitting_images(self.provider) if device.type == "cpu" else self.batch_size
+            matrices_to(provider.model, autocast)
+        self._at_once = _fitting_images(provider) if device.type == "cpu" else None
 
-    def features(
-        self, pixels: Tensor, digests: Tensor | None = None, stamp: Stamp | None = None
-    ) -> TeacherFeatures:
-        """What this step's target asks of the teacher.
+    def __call__(self, target: int, pixels: Tensor) -> TeacherFeatures:
+        """The features that a target needs.
 
         Args:
+            target: The curriculum's layer, 0-based.
             pixels: (B, 3, H, W) in [0, 1].
-            digests: (B, 16), of the bytes that the pixels were made of; without them nothing is looked up.
-            stamp: This step, for what is kept of it.
-
-        Raises:
-            PluginError: The scheduler chose a layer that is none.
         """
-        target, choices = self.scheduler.target, self.match.target.choices
-        if target not in range(choices):
-            raise PluginError(
-                f"{type(self.scheduler).__name__} chose {target!r}, "
-                f"not the 0-based index of one of {choices} layers",
-                "Mend the scheduler; leapcore.testing.check_scheduler finds the step.",
-            )
-        compute = partial(self._computed, target)
-        if self.cache is None or digests is None or stamp is None:
-            return compute(pixels)
-        return self.cache.features(self.match.teacher_layers(target), pixels, digests, stamp, compute)
-
-    def _computed(self, target: int, pixels: Tensor) -> TeacherFeatures:
-        """In pieces that fit the machine, and with no more layers in the device's memory than needed."""
-        # The layer after the deepest is the one that a curriculum asks for next.
-        self.resident.keep(range(max(self.match.teacher_layers(target)) + 2))
-        pieces = pixels.chunk(-(-len(pixels) // self.at_once))
+        if target != self._target:
+            # The layer after the deepest is the one that a curriculum asks for next.
+            self._resident.keep(range(max(self._match.teacher_layers(target)) + 2))
+            self._target = target
+        pieces = pixels.chunk(-(-len(pixels) // (self._at_once or len(pixels))))
         return TeacherFeatures.joined(
-            [self.match.teacher_features(self.provider, piece, target) for piece in pieces]
+            [self._match.teacher_features(self._provider, piece, target) for piece in pieces]
         )
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Tells its weights from others: a hash of all of them."""
-        return weights_digest(self.provider)
-
-    @property
-    def step_macs(self) -> int:
-        """MACs per image of :meth:`features`, where nothing is known before."""
-        return self.target_macs(self.scheduler.target)
-
-    def target_macs(self, layer: int) -> int:
-        """The same while ``layer`` is the target."""
-        return self.macs.until(*self.match.teacher_layers(layer)) + self.embedding_macs
-
-    @property
-    def baseline_macs(self) -> int:
-        """The same while the target is the deepest that the curriculum may choose."""
-        return self.macs.until(*(pair.teacher for pair in self.deepest_pairs)) + self.embedding_macs
-
-    @property
-    def deepest_pairs(self) -> list[Pair]:
-        """The pairs of layers while the target is the deepest that the curriculum may choose."""
-        return self.match.target.pairs(self.match.target.choices - 1)
 
     def each_layer(self, pixels: Tensor) -> Iterator[LayerFeatures]:
         """One layer's normalised features after the other, with two layers at most in the device's memory.
@@ -142,69 +66,88 @@ class Teacher:
         Args:
             pixels: (B, 3, H, W) in [0, 1].
         """
-        for layer, features in enumerate(self.provider.iter_layers(self.provider.prepare(pixels))):
-            self.resident.keep([layer, layer + 1])
-            yield self.match.target_norm(self.provider, features, layer)
+        self._target = -1
+        for layer, features in enumerate(self._provider.iter_layers(self._provider.prepare(pixels))):
+            self._resident.keep([layer, layer + 1])
+            yield self._match.target_norm(self._provider, features, layer)
+
+
+@dataclass
+class Teacher:
+    """One teacher of a run.
+
+    Attributes:
+        name: Its name in the spec.
+        provider: Its backbone: frozen, in eval mode.
+        match: The student's match with it, which is part of the distiller.
+        scheduler: Chooses its target layer.
+        alignment: What the scheduler listens to; None if nothing.
+        compute: Its forward pass, once :meth:`place` has put it where it computes.
+        cache: Keeps its features on disk, where the spec asks for it.
+    """
+
+    name: str
+    provider: LayerFeatureProvider
+    match: Match
+    scheduler: DifficultyScheduler
+    alignment: BatchAlignment | None
+    compute: TeacherPass = field(init=False)
+    cache: FeatureCache | None = None
+
+    def place(self, device: torch.device, autocast: torch.dtype | None) -> None:
+        """Put it where it computes; the arguments are those of :class:`TeacherPass`."""
+        _ = self.fingerprint  # of the weights as they were loaded
+        self.compute = TeacherPass(self.provider, self.match, device, autocast)
+
+    def features(self, pixels: Tensor, digests: Tensor, stamp: Stamp) -> TeacherFeatures:
+        """What this step's target needs of the teacher.
+
+        Args:
+            pixels: (B, 3, H, W) in [0, 1].
+            digests: (B, 16), of the bytes that the pixels were made of; looked at by the cache only.
+            stamp: This step, for the cache.
+
+        Raises:
+            PluginError: The scheduler chose a layer that does not exist.
+        """
+        target = self.scheduler.target
+        if not 0 <= target < self.match.target.choices:
+            raise PluginError(
+                f"{type(self.scheduler).__name__} chose {target!r}, "
+                f"not the 0-based index of one of {self.match.target.choices} layers",
+                "Mend the scheduler; leapcore.testing.check_scheduler finds the step.",
+            )
+        if self.cache is None:
+            return self.compute(target, pixels)
+        compute = partial(self.compute, target)
+        return self.cache.features(self.match.teacher_layers(target), pixels, digests, stamp, compute)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all its weights, which tells it from every other teacher."""
+        return weights_digest(self.provider)
 
     @torch.no_grad()
-    def calibrate(self, distiller: Callable[..., Distillation], pixels: Tensor) -> tuple[list[float], int]:
-        """The student's alignment with every layer, in one pass of the teacher, and what scoring took.
+    def calibrate(self, distiller: Callable[..., Distillation], pixels: Tensor) -> list[float]:
+        """The untrained student's alignment with each layer that may be the target, in one teacher pass.
 
-        Returns:
-            A score per layer that the curriculum may choose, and the MACs of measuring them all.
+        Args:
+            distiller: The student with its heads.
+            pixels: (B, 3, H, W) in [0, 1].
         """
-        scores, macs = [], 0
-        for _, features in zip(range(self.match.target.choices), self.each_layer(pixels), strict=False):
+        assert self.alignment is not None, "a scheduler that wants a calibration names an alignment"
+        scores = []
+        for _, features in zip(
+            range(self.match.target.choices), self.compute.each_layer(pixels), strict=False
+        ):
             result = distiller(pixels, {self.name: TeacherFeatures([features])})
             comparison = result.comparisons[self.name]
-            scores.append(self.score(comparison).item())
-            macs += self.score_macs(comparison)
-        return scores, macs
-
-    def score(self, comparison: Comparison) -> Tensor:
-        """The alignment that the scheduler listens to: that of the whole batch, the same on every process."""
-        images = self.ranks.mine_among_first(self._sampled_images, self.batch_size)
-        mine, rows = images * self._tokens_per_image(comparison), self._sampled(comparison)
-        parts = WHOLE if self.ranks.size == 1 else self.ranks
-        score = ALIGNMENTS[self._alignment].score
-        return score(comparison.projected[:mine], comparison.target[:mine], parts=parts, rows=rows)
-
-    def score_macs(self, comparison: Comparison) -> int:
-        """MACs of :meth:`score`."""
-        return ALIGNMENTS[self._alignment].macs(self._sampled(comparison), comparison.target.shape[1])
-
-    def warn_of_few_tokens(self, comparison: Comparison) -> None:
-        """Say so once if the score is measured on too few tokens for the width; deep stages have fewest."""
-        tokens, width = self._sampled(comparison), comparison.target.shape[1]
-        if self._alignment == "cka" and tokens < FEW * width and not self.warned:
-            self.warned = True
-            logger.warning(
-                "linear CKA is measured on %d tokens of width %d: so few make it too high. "
-                "Set curriculum.unbiased: true, or use larger batches.",
-                tokens,
-                width,
-            )
-
-    @property
-    def _alignment(self) -> str:
-        name = self.scheduler.alignment
-        assert name is not None, "only schedulers that name an alignment are given scores"
-        return name
-
-    def _sampled(self, comparison: Comparison) -> int:
-        """How many tokens the score is measured on: those of the first ``sample_images`` images."""
-        return self._sampled_images * self._tokens_per_image(comparison)
-
-    @property
-    def _sampled_images(self) -> int:
-        return min(self.scheduler.sample_images or self.batch_size, self.batch_size)
-
-    def _tokens_per_image(self, comparison: Comparison) -> int:
-        return len(comparison.target) * self.ranks.size // self.batch_size
+            scores.append(self.alignment(comparison.projected, comparison.target).item())
+        return scores
 
 
 def _fitting_images(provider: LayerFeatureProvider) -> int:
-    """Of how many images a CPU's caches hold the widest activations, four times as wide as a layer.
+    """How many images' widest activations (four times as wide as a layer) a CPU's caches hold.
 
     A frozen backbone sees each image by itself, so that a batch in pieces costs the same arithmetic, but
     finds what it has just computed in the cache: 18 % less time for a ViT 192 wide and 64 images.
@@ -214,4 +157,4 @@ def _fitting_images(provider: LayerFeatureProvider) -> int:
         layer.channels * max(1, height // layer.stride) * max(1, width // layer.stride)
         for layer in provider.layers
     )
-    return max(1, CACHE * torch.get_num_threads() // (4 * 4 * values))
+    return max(1, CPU_CACHE * torch.get_num_threads() // (4 * 4 * values))

@@ -27,7 +27,7 @@ def whole_weights(engine: Engine) -> Tensors:
         whole = tensor
         if engine.zero_stage and name in parameters:
             whole = utils.safe_get_full_fp32_param(parameters[name])
-        if engine.first:
+        if engine.is_first:
             found[name] = whole.detach().to("cpu", copy=True).contiguous()
     return found
 
@@ -45,7 +45,7 @@ def whole_optimizer_state(engine: Engine) -> tuple[Tensors, dict[str, Any]]:
     for name, parameter in engine.module.named_parameters():
         for key, value in _state_of(engine, parameter).items():
             number = plain(value)
-            if number is None and engine.first:
+            if number is None and engine.is_first:
                 tensors[f"{name}/{key}"] = value.detach().to("cpu", copy=True).contiguous()
             elif number is not None:
                 numbers[f"{name}/{key}"] = number

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from conftest import SPEC, write_shards
+from shared import built
 
 from leapcore import load_spec, run
 from leapcore.cache.key import feature_key
@@ -18,10 +19,10 @@ from leapcore.data.loading import Batch
 from leapcore.data.sources import digits, from_timm
 from leapcore.distributed.ranks import Ranks
 from leapcore.errors import CheckpointError, SpecError
+from leapcore.models.build import backbone_of
 from leapcore.models.digests import code_digest, structure_digest
 from leapcore.spec import DataSpec
-from leapcore.train.components import backbone, build_teacher
-from leapcore.train.setup import build
+from leapcore.train.build import build_teacher
 
 # Three epochs of four steps; the target moves in the midst of the second.
 MOVING = [
@@ -55,7 +56,7 @@ def hits(folder):
 
 def key_of(path, *overrides, act=lambda teacher: None):
     spec = load_spec(path, list(overrides))
-    models = (backbone(wanted, 32) for wanted in (spec.each_teacher["teacher"], spec.student))
+    models = (backbone_of(wanted, 32) for wanted in (spec.each_teacher["teacher"], spec.student))
     teacher = build_teacher(spec, "teacher", *models, RunLength(2, 1), Ranks())
     act(teacher)
     return feature_key(
@@ -119,7 +120,7 @@ def views_of(data, epoch, **options):
     """Each image's view by its digest, and their order."""
     images = digits(data, "", 0).train
     batches = TrainingBatches(images, data, 479, seed=3, named=True, **options)
-    return [bytes(row) for _ in batches.epoch(epoch) for row in batches.digests.tolist()]
+    return [bytes(row) for batch in batches.epoch(epoch) for row in batch.digests.tolist()]
 
 
 def test_views_come_again_in_another_order(path):
@@ -145,8 +146,9 @@ def test_a_stream_names_its_views_but_does_not_repeat_them(tmp_path):
     data = {"source": "wds/toy", "root": str(tmp_path), "val": "validation", "image_size": 16, "workers": 0}
     spec = DataSpec(**data)
     batches = TrainingBatches(from_timm(spec, "toy", 0).train, spec, 3, seed=0, named=True)
-    for pixels, _ in batches.epoch(0):
-        assert batches.digests.tolist() == Batch.named([(p, 0, ()) for p in pixels]).digests.tolist()
+    for batch in batches.epoch(0):
+        named = Batch.named([(view, 0, ()) for view in batch.pixels])
+        assert batch.digests.tolist() == named.digests.tolist()
     again = DataSpec(**data, augment={"views": 1})
     with pytest.raises(SpecError, match=r"data.augment.views: the images of the stream(.|\n)*Leave it out"):
         TrainingBatches(from_timm(again, "toy", 0).train, again, 3, seed=0)
@@ -161,7 +163,7 @@ def test_mixup_and_a_cache_contradict_each_other(path, tmp_path):
 
 
 def test_a_cache_without_views_that_come_again_is_warned_of(path, tmp_path, caplog):
-    build(load_spec(path, [f"cache.folder={tmp_path}", "objective.mixup=false"]))
+    built(load_spec(path, [f"cache.folder={tmp_path}", "objective.mixup=false"]))
     assert "helps only another run with the same seed; set data.augment.views" in caplog.text
 
 
@@ -203,8 +205,8 @@ def test_a_run_with_a_cache_is_the_run_without_in_fewer_flops(plain, cached):
 
 def teacher_macs(report):
     """MACs per image, by the target layer counted from 1."""
-    (teacher,) = build(load_spec(report.folder / "spec.yaml")).teachers
-    return {layer + 1: teacher.target_macs(layer) for layer in range(12)}
+    costs = built(load_spec(report.folder / "spec.yaml")).costs
+    return {layer + 1: macs for layer, macs in enumerate(costs.teachers["teacher"].teacher)}
 
 
 def test_without_parts_of_batches_it_is_the_same_bit_for_bit(path, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from conftest import write_shards
 
 from leapcore import linear_cka, load_spec, mean_cosine, run
+from leapcore.core.alignment import BatchAlignment
 from leapcore.core.losses import sigreg
 from leapcore.data.batches import TrainingBatches
 from leapcore.data.sources import digits
@@ -231,17 +232,34 @@ def test_ranks_share_each_batch_without_duplicates_or_drops(size):
     whole = batches(Ranks())
     shares = [batches(Ranks(Place(rank, rank, size))) for rank in range(size)]
     assert len(whole) == 22
-    for step, (pixels, labels) in enumerate(whole):
+    for step, (pixels, labels, *_) in enumerate(whole):
         assert torch.equal(torch.cat([share[step][0] for share in shares]), pixels)
         assert torch.equal(torch.cat([share[step][1] for share in shares]), labels)
     later = batches(Ranks(Place(1, 1, size)), done=20)
-    assert [labels.tolist() for _, labels in later] == [labels.tolist() for _, labels in shares[1][20:]]
+    assert [labels.tolist() for _, labels, *_ in later] == [
+        labels.tolist() for _, labels, *_ in shares[1][20:]
+    ]
 
 
 def test_the_first_images_of_a_batch_belong_to_the_first_ranks():
     shares = [Ranks(Place(rank, rank, 4)) for rank in range(4)]
-    assert [ranks.mine_among_first(20, 64) for ranks in shares] == [16, 4, 0, 0]
-    assert [ranks.mine_among_first(64, 64) for ranks in shares] == [16] * 4
+    tokens = torch.randn(32, 4)  # two of each of this process's 16 images
+    rows = []
+
+    class Parts:
+        def sum(self, tensor):
+            return tensor
+
+    def score(x, y, **_):
+        rows.append(len(x) // 2)
+        return x.new_zeros(())
+
+    for sampled in (20, 64):
+        for ranks in shares:
+            measure = BatchAlignment("cosine", 64, sampled, parts=Parts(), share=ranks.share(64))
+            measure._score = measure._score._replace(score=score)
+            measure(tokens, tokens)
+    assert rows == [16, 4, 0, 0, 16, 16, 16, 16]
 
 
 def test_launchers_say_which_process_this_is():

@@ -14,8 +14,8 @@ from leapcore.data.sources import from_timm
 from leapcore.distributed.ranks import join
 from leapcore.errors import DataError, LeapcoreError
 from leapcore.spec import DataSpec
+from leapcore.train.build import build
 from leapcore.train.loop import Loop
-from leapcore.train.setup import build
 
 sys.path.append(str(Path(__file__).parents[1]))
 import counted_once
@@ -29,8 +29,8 @@ def main(spec: Path, output: Path) -> None:
         "permuted": permuted(ranks),
         "sigreg gradient": sigreg_gradient(ranks),
         "failed together": failed_together(ranks),
-        "differ": message(lambda: ranks.check_alike({"the weather": "fine", "the rank": ranks.rank})),
-        "from the first": ranks.told_by_first(f"rank {ranks.rank}"),
+        "differ": message(lambda: ranks.check_equal({"the weather": "fine", "the rank": ranks.rank})),
+        "from the first": ranks.broadcast(f"rank {ranks.rank}"),
         "diverged": diverged(spec, ranks),
         "stream": stream(output / "shards", ranks),
     }
@@ -51,7 +51,7 @@ def rows():
 def scores(ranks):
     """Of all rows, with this rank's half, and with an uneven share: none on the first rank."""
     x, y = rows()
-    even, uneven = ranks.share(60), slice(0, 0) if ranks.first else slice(0, 60)
+    even, uneven = ranks.share(60), slice(0, 0) if ranks.is_first else slice(0, 60)
     return [
         score(x[part], y[part], parts=ranks).item()
         for part in (even, uneven)
@@ -62,14 +62,14 @@ def scores(ranks):
 def permuted(ranks):
     images = torch.arange(12, dtype=torch.uint8).view(12, 1).expand(12, 3)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
-    return ranks.permuted(images[ranks.share(12)].contiguous(), order)[:, 0].tolist()
+    return ranks.permute(images[ranks.share(12)].contiguous(), order)[:, 0].tolist()
 
 
 def sigreg_gradient(ranks):
     """Averaged over the ranks, as DeepSpeed does."""
     x, _ = rows()
     weight = torch.eye(8, requires_grad=True)
-    sigreg(ranks.joined(x[ranks.share(60)] @ weight)).backward()
+    sigreg(ranks.all_gather_rows(x[ranks.share(60)] @ weight)).backward()
     return ranks.mean(weight.grad).flatten().tolist()
 
 
@@ -78,13 +78,12 @@ def failed_together(ranks):
         if ranks.rank == 1:
             raise DataError("no images", "Add some.")
 
-    return message(lambda: ranks.together(act))
+    return message(lambda: ranks.on_all(act))
 
 
 def diverged(spec, ranks):
     """One rank's curriculum moves, the other's does not."""
-    loop = Loop(build(load_spec(spec, ["curriculum={scheduler: fixed, layer: 2}"])))
-    loop.hooks = Silent()
+    loop = Loop(build(load_spec(spec, ["curriculum={scheduler: fixed, layer: 2}"]), ranks))
     if ranks.rank == 1:
         loop.parts.teachers[0].scheduler.step = lambda score: vars(loop.parts.teachers[0].scheduler).update(
             target=4
@@ -98,7 +97,7 @@ def stream(root, ranks):
     data = DataSpec(**where, image_size=16, workers=0, augment={"color": 0, "gray": 0})
     splits = from_timm(data, "toy", 0)
     batches = TrainingBatches(splits.train, data, 2, 0, ranks)
-    reds = [round(pixels[:, 0].float().mean().item() / 30) for pixels, _ in batches.epoch(0)]
+    reds = [round(pixels[:, 0].float().mean().item() / 30) for pixels, *_ in batches.epoch(0)]
     return {"reds": reds, "val": sum(len(labels) for _, labels in evaluation_batches(splits.val, data, 4))}
 
 
@@ -108,11 +107,6 @@ def message(act):
     except LeapcoreError as error:
         return f"{error.shared} {error.cause}"
     return ""
-
-
-class Silent:
-    def __getattr__(self, name):
-        return lambda **event: None
 
 
 if __name__ == "__main__":

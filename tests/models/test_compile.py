@@ -1,12 +1,11 @@
 import pytest
 import torch
+from shared import built
 
 from leapcore import load_spec
 from leapcore.errors import SpecError
 from leapcore.models import compile as compiling
-from leapcore.plugins.loader import Nobody
 from leapcore.train.loop import Loop
-from leapcore.train.setup import build
 
 SHORT = [
     "train.duration=6st",
@@ -18,8 +17,7 @@ SHORT = [
 
 
 def _losses(*options):
-    loop = Loop(build(load_spec("quickstart", [*SHORT, *options])))
-    loop.hooks = Nobody()
+    loop = Loop(built(load_spec("quickstart", [*SHORT, *options])))
     loop.fit()
     return loop.metrics.state_dict()
 
@@ -38,7 +36,7 @@ def test_a_machine_without_a_compiler_is_told_so(monkeypatch):
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr(torch, "compile", broken)
-    provider = build(load_spec("quickstart", SHORT)).student
+    provider = built(load_spec("quickstart", SHORT)).student
     with pytest.raises(SpecError, match=r"engine.compile: .* No working C\+\+ compiler found") as caught:
         compiling.compile_blocks(provider, torch.device("cpu"))
     assert "g++" in caught.value.remedy

@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SPEC, write_shards
+from shared import built, events_for
 
 from leapcore import hookimpl, load_spec, run
 from leapcore.compat import import_timm
-from leapcore.core.matching import Comparison
 from leapcore.data.batches import evaluation_sample
 from leapcore.data.sources import from_timm
 from leapcore.runs.folder import RunFolder
 from leapcore.spec import DataSpec
 from leapcore.train import cka_maps
-from leapcore.train.setup import build
 
 RUN = [
     "train.duration=6st",
@@ -59,7 +58,7 @@ def _metrics(folder):
 
 def _told_by(parts):
     told = Told()
-    cka_maps.tell_cka_maps(parts, 0, told)
+    cka_maps.measure_cka_maps(parts, 0, events_for(told))
     ((_, found),) = told.maps
     return found
 
@@ -102,7 +101,7 @@ def test_end_is_the_end_and_never_the_default(spec_file, tmp_path):
 
 
 def test_a_model_is_like_itself(spec_file):
-    found = torch.tensor(_told_by(build(load_spec(spec_file, ITSELF))).cka)
+    found = torch.tensor(_told_by(built(load_spec(spec_file, ITSELF))).cka)
     assert torch.allclose(found.diagonal(), torch.ones(12), atol=1e-5)
     assert torch.allclose(found, found.T, atol=1e-5)
     assert found[0, 11] < 0.9
@@ -110,7 +109,7 @@ def test_a_model_is_like_itself(spec_file):
 
 @pytest.mark.parametrize("norm", ["final", "raw"])
 def test_a_pair_has_the_score_that_the_runs_teacher_gives_the_same_images(spec_file, norm):
-    parts = build(load_spec(spec_file, [*RUN, f"objective.target_norm={norm}", "train.batch_size=256"]))
+    parts = built(load_spec(spec_file, [*RUN, f"objective.target_norm={norm}", "train.batch_size=256"]))
     found, (teacher,) = _told_by(parts), parts.teachers
     images = torch.stack([_view(parts.splits.val[index][0]) for index in range(256)]) / 255
     (theirs,) = teacher.match.teacher_features(teacher.provider, images, 4).layers
@@ -118,9 +117,8 @@ def test_a_pair_has_the_score_that_the_runs_teacher_gives_the_same_images(spec_f
     with torch.no_grad():
         (ours,) = parts.student.features(parts.student.prepare(images), [1])
         ours = teacher.match.target_norm(parts.student, ours, 1)
-    nothing = torch.zeros(())
     rows = ours.tokens.flatten(0, 1), theirs.tokens.flatten(0, 1)
-    score = teacher.score(Comparison(nothing, nothing, nothing, nothing, *rows)).item()
+    score = teacher.alignment(*rows).item()
     assert found.cka[1][4] == pytest.approx(score, abs=2e-6)
 
 
@@ -133,7 +131,7 @@ def _view(image):
 
 
 def test_training_mode_and_random_numbers_are_as_before(spec_file):
-    parts = build(load_spec(spec_file, RUN))
+    parts = built(load_spec(spec_file, RUN))
     parts.engine.train()
     before = torch.get_rng_state()
     _told_by(parts)
@@ -144,17 +142,17 @@ def test_training_mode_and_random_numbers_are_as_before(spec_file):
 
 
 def test_without_room_for_all_pairs_the_teachers_layers_come_in_turns(spec_file, monkeypatch):
-    parts = build(load_spec(spec_file, RUN))
+    parts = built(load_spec(spec_file, RUN))
     wanted = _told_by(parts)
-    monkeypatch.setattr(cka_maps, "ROOM", 5 * 4 * (48 * 72 + 72 * 72))
+    monkeypatch.setattr(cka_maps, "MEMORY", 5 * 4 * (48 * 72 + 72 * 72))
     assert cka_maps._columns_at_once(parts.student, parts.teachers[0].provider) == 5
     found = _told_by(parts)
     assert found == wanted
 
 
 def test_a_16_bit_teacher_is_compared_in_its_own_precision(spec_file):
-    wanted = _told_by(build(load_spec(spec_file, RUN)))
-    parts = build(load_spec(spec_file, [*RUN, "train.precision=bfloat16"]))
+    wanted = _told_by(built(load_spec(spec_file, RUN)))
+    parts = built(load_spec(spec_file, [*RUN, "train.precision=bfloat16"]))
     kinds = {weight.dtype for weight in parts.teachers[0].provider.parameters()}
     assert torch.bfloat16 in kinds
     found = _told_by(parts)

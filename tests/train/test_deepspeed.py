@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from shared import built
 from torch import nn
 
 from leapcore import load_spec
@@ -10,7 +11,6 @@ from leapcore.distributed.ranks import Ranks
 from leapcore.errors import SpecError
 from leapcore.train.deepspeed import engine_config
 from leapcore.train.optimizers import build_optimizer, peak_lr
-from leapcore.train.setup import build
 from leapcore.train.zero_state import whole_weights
 
 
@@ -96,7 +96,7 @@ def test_settings_that_contradict_each_other_are_refused(override, told):
 )
 def test_settings_that_deepspeed_does_not_take_are_named(passed, told):
     with pytest.raises(SpecError, match=told):
-        build(_spec(f"engine.deepspeed={passed}"))
+        built(_spec(f"engine.deepspeed={passed}"))
 
 
 ELEMENTWISE = {"adamw": True, "sgd": True, "lion": True, "adan": True, "nadamw": True} | dict.fromkeys(
@@ -120,13 +120,15 @@ def test_zero_takes_the_optimizers_whose_steps_do_not_change_when_weights_are_cu
 def test_a_step_that_is_held_changes_nothing_and_the_next_one_goes_on(stage):
     def trained(held):
         """The weights after three steps, with a step of other gradients held back in between."""
-        parts = build(_spec(f"engine.zero_stage={stage}"))
+        parts = built(_spec(f"engine.zero_stage={stage}"))
         teacher, engine = parts.teachers[0], parts.engine
         pixels = torch.rand(4, 64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         for number, batch in enumerate(pixels):
             if number != 1 or held:
                 engine.set_rate(1.0)
-                engine.backward(engine(batch, {"teacher": teacher.features(batch)}).loss)
+                engine.backward(
+                    engine(batch, {"teacher": teacher.compute(teacher.scheduler.target, batch)}).loss
+                )
                 engine.step(hold=number == 1)
         return whole_weights(engine)
 

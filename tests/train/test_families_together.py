@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from shared import built
 
 from leapcore import (
     Distiller,
@@ -17,10 +18,11 @@ from leapcore import (
 )
 from leapcore.core.adaptive import CkaScheduler
 from leapcore.core.flops import count_layer_macs
+from leapcore.core.layer_check import layer_shapes
+from leapcore.core.matching import StudentFeatures
 from leapcore.core.provider import ImageInput
 from leapcore.train.costs import head_macs, student_macs
 from leapcore.train.loop import Loop
-from leapcore.train.setup import build
 
 MODELS = {
     "vit": "{backbone: vit, model: vit_tiny_patch16_224, options: {patch_size: 8, depth: 3, embed_dim: 24, num_heads: 2}}",
@@ -60,34 +62,32 @@ def test_every_family_learns_from_every_family(tmp_path, teacher, student):
 
 
 def test_one_head_per_width_and_the_flops_of_each_grid(tmp_path):
-    parts = build(_spec(tmp_path, "convnext", "vit"))
+    parts = built(_spec(tmp_path, "convnext", "vit"))
     (teacher,) = parts.teachers
     assert set(teacher.match.projectors[0].heads) == {"8", "16", "24", "32"}
     # On 64 px the student has 8 x 8 cells, the teacher's stages have 16 x 16, 8 x 8, 4 x 4 and 2 x 2.
     tokens, prefix, pooling = (64, 64, 16, 16, 4), 1, (0, 0, 64 * 24, 64 * 24, 64 * 24)
     widths = [layer.channels for layer in teacher.provider.layers]
-    assert teacher.head_macs == [
+    assert parts.costs.teachers[teacher.name].heads == [
         (n + prefix) * 24 * width + pool for n, width, pool in zip(tokens, widths, pooling, strict=True)
     ]
-    assert parts.ledger.student_macs == parts.student_macs + teacher.head_macs[-1]
+    assert parts.ledger.student_macs == parts.costs.student + parts.costs.teachers[teacher.name].heads[-1]
 
 
 def test_the_ledger_books_the_heads_of_each_steps_target(tmp_path):
     loop = Loop(
-        build(_spec(tmp_path, "convnext", "vit", "curriculum={scheduler: steps, at: {0st: 1, 2st: 5}}"))
+        built(_spec(tmp_path, "convnext", "vit", "curriculum={scheduler: steps, at: {0st: 1, 2st: 5}}"))
     )
-    told = []
-    loop.hooks = type("Relay", (), {"__getattr__": lambda self, name: lambda **event: told.append(event)})()
     loop.fit()
     parts = loop.parts
-    (teacher,) = parts.teachers
-    shallow, deep = teacher.head_macs[0], teacher.head_macs[4]
-    assert parts.ledger.macs["student"] == 3 * 16 * (5 * parts.student_macs + 2 * shallow + 3 * deep)
+    heads = parts.costs.teachers["teacher"].heads
+    macs = 5 * parts.costs.student + 2 * heads[0] + 3 * heads[4]
+    assert parts.ledger.macs["student"] == 3 * 16 * macs
 
 
 @pytest.mark.parametrize(("grid", "tokens"), [("smaller", 4), ("larger", 64)])
 def test_which_side_is_resized_is_a_choice(tmp_path, grid, tokens):
-    loop = Loop(build(_spec(tmp_path, "convnext", "vit", f"objective.grid={grid}")))
+    loop = Loop(built(_spec(tmp_path, "convnext", "vit", f"objective.grid={grid}")))
     (teacher,) = loop.parts.teachers
     pixels = torch.rand(2, 3, 64, 64)
     features = teacher.match.teacher_features(teacher.provider, pixels, 4)
@@ -97,7 +97,7 @@ def test_which_side_is_resized_is_a_choice(tmp_path, grid, tokens):
 
 @pytest.mark.parametrize("norm", ["final", "parameter-free", "raw"])
 def test_targets_are_normalised_as_the_spec_says(tmp_path, norm):
-    parts = build(_spec(tmp_path, "convnext", "vit", f"objective.target_norm={norm}"))
+    parts = built(_spec(tmp_path, "convnext", "vit", f"objective.target_norm={norm}"))
     (teacher,) = parts.teachers
     with torch.no_grad():
         teacher.provider.model.head.norm.weight.fill_(2)
@@ -118,14 +118,14 @@ def test_teacher_and_student_see_their_own_size_and_normalisation(tmp_path):
         "teacher.options.img_size=96",
         "student={backbone: vit, model: vit_base_patch16_clip_224, options: {patch_size: 8, depth: 2, embed_dim: 24, num_heads: 2}}",
     ]
-    parts = build(_spec(tmp_path, "convnext", "vit", *own))
+    parts = built(_spec(tmp_path, "convnext", "vit", *own))
     (teacher,) = parts.teachers
     pixels = torch.rand(2, 3, 64, 64)
     for provider, size in ((teacher.provider, 96), (parts.student, 64)):
         assert provider.prepare(pixels).shape == (2, 3, size, size)
     assert teacher.provider.image_input.mean != parts.student.image_input.mean
-    assert teacher.macs.whole > count_layer_macs(teacher.provider, (3, 64, 64)).whole
-    result = parts.engine(pixels, {"teacher": teacher.features(pixels)})
+    assert parts.costs.teachers[teacher.name].whole > count_layer_macs(teacher.provider, (3, 64, 64)).whole
+    result = parts.engine(pixels, {"teacher": teacher.compute(4, pixels)})
     assert result.loss.isfinite()
 
 
@@ -159,7 +159,8 @@ def test_a_tower_without_a_grid_goes_through_core_scheduler_projector_and_ledger
     distiller = Distiller(student, {"teacher": match})
     macs = count_layer_macs(teacher, norm=match.target_norm)
     assert len(set(macs.steps[1:])) == 1
-    heads = head_macs(match, student, teacher)
+    shapes = StudentFeatures(dict(enumerate(layer_shapes(student)))), layer_shapes(teacher)
+    heads = head_macs(match, *shapes)
     assert heads == [(12 + 1) * 8 * 16] * 4
     ledger = FlopsLedger(macs.whole, student_macs(distiller) + heads[-1])
     scheduler, optimizer = CkaScheduler(4, threshold=0.3), torch.optim.Adam(distiller.parameters(), 1e-2)
@@ -192,10 +193,9 @@ def test_an_image_tower_and_a_text_tower_are_compared_by_their_pooled_vectors(vi
 def test_heads_that_wait_for_their_turn_do_not_decay(tmp_path):
     schedule = "curriculum={scheduler: steps, at: {0st: 1}}"
     decay = ["optimizer.weight_decay=0.5", "optimizer.lr=0.1", "optimizer.warmup=0st"]
-    loop = Loop(build(_spec(tmp_path, "convnext", "vit", schedule, *decay)))
+    loop = Loop(built(_spec(tmp_path, "convnext", "vit", schedule, *decay)))
     heads = loop.parts.teachers[0].match.projectors[0].heads
     before = {width: head.weight.clone() for width, head in heads.items()}
-    loop.hooks = type("Relay", (), {"__getattr__": lambda self, name: lambda **event: None})()
     loop.fit()
     assert [width for width, head in heads.items() if not torch.equal(head.weight, before[width])] == ["8"]
 
@@ -213,6 +213,6 @@ def test_an_exported_student_knows_its_image_size(tmp_path):
 
 def test_a_student_with_parts_that_nothing_trains_is_warned_of(tmp_path, caplog):
     student = "student={backbone: timm, model: mobilenetv3_small_050}"
-    build(_spec(tmp_path, "vit", "convnext", student))
+    built(_spec(tmp_path, "vit", "convnext", student))
     assert "52% of the student's parameters are never trained" in caplog.text
     assert "conv_head" in caplog.text

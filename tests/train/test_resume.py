@@ -188,7 +188,7 @@ def test_a_change_that_may_not_be_is_refused_with_the_reason(spec_file, stopped,
 
 
 def test_another_teacher_is_noticed(spec_file, stopped, tmp_path):
-    from leapcore.files import weights_path
+    from leapcore.spec.paths import weights_path
 
     weights = weights_path("asset:digits-vit")
     shutil.copytree(weights, tmp_path / "moved")

@@ -7,21 +7,20 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from shared import built, events_for
 
 from leapcore import hookimpl, load_spec, run
 from leapcore.compat import import_timm
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.lr import RestartingCosine
-from leapcore.data.sources import ImageSplits
+from leapcore.data.sources import ImageSplits, image_splits
 from leapcore.errors import DataError, DivergedError, Interrupted, OutputError, ResourceError, SpecError
 from leapcore.export.student import export_student
 from leapcore.listeners.console import ConsoleListener
 from leapcore.plugins.events import TargetChange
 from leapcore.plugins.loader import installed_plugins
 from leapcore.runs.folder import RunFolder
-from leapcore.train.components import image_splits
 from leapcore.train.loop import Loop
-from leapcore.train.setup import build
 
 # Two epochs of 22 steps, in which the time limit of 10 steps moves the target four times.
 SHORT = [
@@ -160,11 +159,6 @@ def test_plain_timm_gives_the_same_features_as_the_trained_student(tmp_path):
         assert torch.equal(plain(images), ours.pooled)
 
 
-class _Nobody:
-    def __getattr__(self, name):
-        return lambda **_: None
-
-
 def _lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -194,10 +188,10 @@ def test_calibration_starts_at_the_best_aligned_layer_and_is_paid_for():
     loop = _loop("curriculum.start=calibrate", "train.duration=1st")
     scores = []
     teacher = loop.parts.teachers[0]
-    measure = teacher.score
-    teacher.score = lambda comparison: scores.append(measure(comparison)) or scores[-1]
+    measure = teacher.alignment
+    teacher.alignment = lambda *tokens: scores.append(measure(*tokens)) or scores[-1]
     loop.fit()
-    teacher, student = teacher.macs.until(*range(12)), loop.parts.student_facts.macs
+    teacher, student = count_layer_macs(teacher.provider).until(*range(12)), loop.parts.student_facts.macs
     cka = 64 * 16 * 72**2 * 5 // 2
     assert loop.changes[0].target == torch.stack(scores[:12]).argmax().item() + 1
     assert loop.parts.ledger.macs["calibration"] == 64 * (teacher + 12 * student) + 12 * cka
@@ -218,8 +212,8 @@ def test_the_rate_restarts_in_the_step_after_an_advance():
     loop = _loop(
         "curriculum.max_time_per_layer=6st", "curriculum.threshold=2", "train.duration=12st", *restart
     )
-    loop.hooks, recorder = _Relay(), Recorder()
-    loop.hooks.to = recorder
+    recorder = Recorder()
+    loop.events = events_for(recorder)
     loop.fit()
     used = [metrics["lr"] / 3e-3 for _, metrics in recorder.metrics]
     expected = RestartingCosine(12, 2)
@@ -227,13 +221,6 @@ def test_the_rate_restarts_in_the_step_after_an_advance():
     expected.advance(5)
     assert used[6:11] == pytest.approx([expected(step) for step in range(6, 11)])
     assert used[6] > used[5]
-
-
-class _Relay:
-    """Passes hooks on to one listener, as pluggy would."""
-
-    def __getattr__(self, name):
-        return lambda **arguments: getattr(self.to, name)(**arguments)
 
 
 def test_a_sampled_score_is_measured_on_the_first_images_and_booked_so():
@@ -247,8 +234,8 @@ def test_the_projector_is_reset_at_an_advance_and_sigreg_is_reported():
     loop = _loop(
         "curriculum.max_time_per_layer=2st", "curriculum.threshold=2", "train.duration=3st", *options
     )
-    loop.hooks, recorder = _Relay(), Recorder()
-    loop.hooks.to = recorder
+    recorder = Recorder()
+    loop.events = events_for(recorder)
     resets = []
     match = loop.parts.teachers[0].match
     reset = match.reset_projectors
@@ -284,9 +271,7 @@ def test_every_scheduler_runs(curriculum):
 
 
 def _loop(*options):
-    loop = Loop(build(load_spec("quickstart", [*options, *NO_EVALUATION])))
-    loop.hooks = _Nobody()
-    return loop
+    return Loop(built(load_spec("quickstart", [*options, *NO_EVALUATION])))
 
 
 def test_the_fixed_baseline_saves_exactly_nothing(tmp_path):
@@ -376,7 +361,7 @@ def test_ctrl_c_in_the_final_evaluation_loses_only_the_accuracy(tmp_path, monkey
 
 def test_missing_validation_images_are_told_before_the_training(tmp_path, monkeypatch):
     found = image_splits(load_spec("quickstart"))
-    monkeypatch.setattr("leapcore.train.groundwork.image_splits", lambda spec: ImageSplits(found.train, []))
+    monkeypatch.setattr("leapcore.train.build.open_images", lambda data, seed: ImageSplits(found.train, []))
     with pytest.raises(DataError, match="there are no validation images"):
         run(load_spec("quickstart", SHORT), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -484,8 +469,8 @@ def test_a_target_beside_the_last_layer_runs_the_whole_teacher_and_stops_one_sho
     loop.fit()
     assert calls == [6] * 12
     assert [change.target for change in loop.changes] == [10, 11]
-    norm = teacher.macs.ends[0]
-    assert loop.parts.ledger.macs["teacher"] == 6 * 64 * (teacher.macs.whole + norm)
+    macs = count_layer_macs(teacher.provider, norm=teacher.match.target_norm)
+    assert loop.parts.ledger.macs["teacher"] == 6 * 64 * (macs.whole + macs.ends[0])
 
 
 def test_all_layers_at_once_have_no_curriculum_and_save_nothing():
@@ -493,7 +478,7 @@ def test_all_layers_at_once_have_no_curriculum_and_save_nothing():
     loop = _loop(*options, "train.duration=3st")
     loop.fit()
     (teacher,) = loop.parts.teachers
-    assert [pair.teacher + 1 for pair in teacher.deepest_pairs] == [2, 4, 6, 8, 10, 12]
+    assert [layer + 1 for layer in teacher.match.teacher_layers(11)] == [2, 4, 6, 8, 10, 12]
     assert len(teacher.match.projectors) == 6
     assert loop.parts.ledger.macs["alignment"] == 0
     assert loop.parts.ledger.saved == 0
@@ -501,13 +486,13 @@ def test_all_layers_at_once_have_no_curriculum_and_save_nothing():
 
 def test_the_patch_embedding_loss_is_reported_and_its_second_convolution_booked():
     loop = _loop("objective.patch_embedding=0.1", "train.duration=2st", "train.log_every=1")
-    loop.hooks, recorder = _Relay(), Recorder()
-    loop.hooks.to = recorder
+    recorder = Recorder()
+    loop.events = events_for(recorder)
     loop.fit()
     assert all(metrics["embedding_loss"] > 0 for _, metrics in recorder.metrics)
     (teacher,) = loop.parts.teachers
-    assert teacher.embedding_macs == 16 * 72 * 3 * 8 * 8
-    assert loop.parts.ledger.macs["teacher"] == 2 * 64 * (teacher.macs.until(0) + teacher.embedding_macs)
+    macs = count_layer_macs(teacher.provider, norm=teacher.match.target_norm)
+    assert loop.parts.ledger.macs["teacher"] == 2 * 64 * (macs.until(0) + 16 * 72 * 3 * 8 * 8)
     plain = _loop("train.duration=1st").parts.ledger.student_macs
     added = 16 * 48 * 3 * 8 * 8 + 16 * 48 * 72 + 5 * 16 * 72  # convolution, head, norm
     assert loop.parts.ledger.student_macs - plain == pytest.approx(added)
@@ -525,9 +510,9 @@ def test_several_targets_that_advance_together_restart_the_rate_once(tmp_path):
         "train.log_every=1",
         *NO_EVALUATION,
     ]
-    loop = Loop(build(load_spec(tmp_path / "two.yaml", overrides)))
-    loop.hooks, recorder = _Relay(), Recorder()
-    loop.hooks.to = recorder
+    loop = Loop(built(load_spec(tmp_path / "two.yaml", overrides)))
+    recorder = Recorder()
+    loop.events = events_for(recorder)
     loop.fit()
     second = [metrics["lr"] for step, metrics in recorder.metrics if 22 < step <= 26]
     assert max(second) == pytest.approx(0.9e-3, rel=0.02)
