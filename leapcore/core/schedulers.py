@@ -2,7 +2,7 @@
 
 A scheduler is told the alignment after every step and the end of every epoch, and answers whether its
 target moved. It is plain Python: no tensors, no randomness, the same on every rank. Those that listen to the
-alignment are in ``adaptive.py``, those that follow the clock in ``paced.py``.
+alignment are in ``alignment_schedulers.py``, those that follow the clock in ``clock_schedulers.py``.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from leapcore import (
     load_spec,
     run,
 )
-from leapcore.core.adaptive import CkaScheduler
+from leapcore.core.alignment_schedulers import CkaScheduler
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.provider import ImageInput
 from leapcore.train.costs import head_macs, student_macs

@@ -13,7 +13,7 @@ from leapcore.core.duration import Duration
 from leapcore.core.schedulers import DifficultyScheduler
 
 
-class PacedScheduler(DifficultyScheduler):
+class ClockScheduler(DifficultyScheduler):
     """The target is a function of the number of finished steps.
 
     Args:
@@ -44,7 +44,7 @@ class PacedScheduler(DifficultyScheduler):
         return {name: getattr(self, name) for name in ("num_layers", "target", "reason", "steps")}
 
 
-class LinearScheduler(PacedScheduler):
+class LinearScheduler(ClockScheduler):
     """A uniform pace: every layer is the target equally long. The control for "does adapting help?".
 
     Args:
@@ -72,7 +72,7 @@ class LinearScheduler(PacedScheduler):
         return min(self.first + climbed, self.num_layers - 1)
 
 
-class StepsScheduler(PacedScheduler):
+class StepsScheduler(ClockScheduler):
     """Given layers at given times, for a curriculum known beforehand.
 
     Args:
@@ -95,7 +95,7 @@ class StepsScheduler(PacedScheduler):
         return next((layer for time, layer in reversed(times) if time <= steps), times[0][1])
 
 
-class RandomScheduler(PacedScheduler):
+class RandomScheduler(ClockScheduler):
     """A layer drawn at random every so often. The control for "does the order help?".
 
     Args:

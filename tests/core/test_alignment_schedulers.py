@@ -5,8 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from leapcore import Duration
-from leapcore.core.adaptive import CkaScheduler, CosineScheduler, PlateauScheduler
 from leapcore.core.alignment import ALIGNMENTS
+from leapcore.core.alignment_schedulers import CkaScheduler, CosineScheduler, PlateauScheduler
 from leapcore.core.duration import RunLength
 from leapcore.core.schedulers import FixedScheduler
 from leapcore.spec.options import checked_options
