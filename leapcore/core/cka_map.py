@@ -10,6 +10,7 @@ from torch import Tensor
 
 from leapcore.core.alignment import CONSTANT, largest_entry
 from leapcore.core.features import LayerFeatures, on_common_grid
+from leapcore.core.objective import CommonGrid
 
 Layers = Callable[[Tensor], Iterable[LayerFeatures]]
 """Gives the features of one layer after the other, of images (B, 3, H, W)."""
@@ -17,7 +18,7 @@ Layers = Callable[[Tensor], Iterable[LayerFeatures]]
 
 @torch.no_grad()
 def cka_map(
-    student: Layers, teacher: Layers, batches: Iterable[Tensor], *, upsample: bool = False
+    student: Layers, teacher: Layers, batches: Iterable[Tensor], *, grid: CommonGrid = "smaller"
 ) -> list[list[float]]:
     """Linear CKA of all pairs of layers, the biased one of :func:`leapcore.linear_cka`, over all images.
 
@@ -29,7 +30,7 @@ def cka_map(
         student: Gives the layers of the map's rows.
         teacher: Gives those of its columns; each is let go before the next is asked for.
         batches: Images (B, 3, H, W), as both take them.
-        upsample: Stretch the smaller of two grids instead of averaging the larger one.
+        grid: Which of a pair's two grids is the common one.
 
     Returns:
         For each of the student's layers a list of scores, one per layer of the teacher; 0 where a layer is
@@ -43,7 +44,7 @@ def cka_map(
             with torch.autocast(images.device.type, enabled=False):
                 wide = target.map(Tensor.float)
                 for row, features in enumerate(layers):
-                    ours, theirs = on_common_grid(features, wide, upsample=upsample)
+                    ours, theirs = on_common_grid(features, wide, grid=grid)
                     x, y = rows.added(row, ours), columns.added(column, theirs)
                     if (row, column) not in pairs:
                         pairs[row, column] = _Pair(x, y)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from leapcore.core import losses
 from leapcore.core.features import LayerFeatures
-from leapcore.core.losses import sigreg
 from leapcore.core.matching import Comparison, Match, StudentFeatures, TeacherFeatures
 from leapcore.core.provider import LayerFeatureProvider
 
@@ -40,9 +40,9 @@ def merged(results: Sequence[Distillation]) -> Distillation:
 
 
 def _merged(parts: Sequence[Comparison]) -> Comparison:
-    losses = ("loss", "patch_loss", "cls_loss", "embedding_loss")
+    names = ("loss", "patch_loss", "cls_loss", "embedding_loss")
     return Comparison(
-        **{name: torch.stack([getattr(part, name).detach() for part in parts]).mean() for name in losses},
+        **{name: torch.stack([getattr(part, name).detach() for part in parts]).mean() for name in names},
         projected=torch.cat([part.projected for part in parts]),
         target=torch.cat([part.target for part in parts]),
     )
@@ -63,8 +63,8 @@ class Distiller(nn.Module):
         student: The backbone to train.
         matches: The student's match with each teacher, by the teacher's name.
         weights: Weight of each teacher's loss; 1 for those not named.
-        sigreg_weight: Weight of :func:`leapcore.core.losses.sigreg` on the student's mean tokens.
-        joined: Turns this process's rows (n, C) into those of the whole batch, with gradient.
+        sigreg: Weight of :func:`leapcore.core.losses.sigreg` on the student's mean tokens.
+        gather: Turns this process's rows (n, C) into those of the whole batch, with gradient.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Distiller(nn.Module):
         matches: Mapping[str, Match],
         *,
         weights: Mapping[str, float] | None = None,
-        sigreg_weight: float = 0.0,
-        joined: Callable[[Tensor], Tensor] = lambda rows: rows,
+        sigreg: float = 0.0,
+        gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     ) -> None:
         super().__init__()
         self.student = student
@@ -84,8 +84,8 @@ class Distiller(nn.Module):
         self._student_layers = {layer for match in matches.values() for layer in match.student_layers}
         self._embeds = any(match.embedding for match in matches.values())
         self.weights = {name: (weights or {}).get(name, 1.0) for name in matches}
-        self.sigreg_weight = sigreg_weight
-        self._joined = joined
+        self.sigreg = sigreg
+        self._gather = gather
 
     def forward(self, pixels: Tensor, teachers: Mapping[str, TeacherFeatures]) -> Distillation:
         """Run the student once and compare it with the teachers.
@@ -102,9 +102,9 @@ class Distiller(nn.Module):
         }
         last = features.layers[len(self.student.layers) - 1]
         sigreg_loss = last.tokens.new_zeros(())
-        if self.sigreg_weight:
-            sigreg_loss = sigreg(self._joined(last.tokens.mean(1)))
-        loss = self.sigreg_weight * sigreg_loss
+        if self.sigreg:
+            sigreg_loss = losses.sigreg(self._gather(last.tokens.mean(1)))
+        loss = self.sigreg * sigreg_loss
         for name, comparison in comparisons.items():
             loss = loss + self.weights[name] * comparison.loss
         return Distillation(loss, sigreg_loss.detach(), comparisons)

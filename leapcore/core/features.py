@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from leapcore.core.objective import CommonGrid
+
 
 class LayerInfo(NamedTuple):
     """What is known of a layer before any image is seen.
@@ -95,7 +97,7 @@ class LayerFeatures:
 
 
 def on_common_grid(
-    a: LayerFeatures, b: LayerFeatures, *, upsample: bool = False
+    a: LayerFeatures, b: LayerFeatures, *, grid: CommonGrid = "smaller"
 ) -> tuple[LayerFeatures, LayerFeatures]:
     """Bring two features to one grid, so that their tokens can be held against each other.
 
@@ -105,14 +107,13 @@ def on_common_grid(
     Args:
         a: One of them.
         b: The other.
-        upsample: Stretch the smaller grid to the larger one, bilinearly, instead of averaging the larger
-            down to the smaller one.
+        grid: ``"smaller"`` averages the larger grid down, ``"larger"`` stretches the smaller one bilinearly.
     """
     if a.grid is None or b.grid is None:
         return (a, b) if a.tokens.shape[1] == b.tokens.shape[1] else (_as_one_token(a), _as_one_token(b))
-    choose = max if upsample else min
-    grid = (choose(a.grid[0], b.grid[0]), choose(a.grid[1], b.grid[1]))
-    return a.resized(grid), b.resized(grid)
+    choose: Callable[[int, int], int] = {"smaller": min, "larger": max}[grid]
+    common = (choose(a.grid[0], b.grid[0]), choose(a.grid[1], b.grid[1]))
+    return a.resized(common), b.resized(common)
 
 
 def _as_one_token(features: LayerFeatures) -> LayerFeatures:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leapcore.core.features import LayerFeatures
+from leapcore.core.objective import TargetNormName
 from leapcore.core.provider import LayerFeatureProvider
 
 # (teacher, raw features, index of the layer) -> what the student learns from
@@ -35,7 +36,11 @@ def raw(teacher: LayerFeatureProvider, features: LayerFeatures, layer: int) -> L
     return features
 
 
-TARGET_NORMS: dict[str, TargetNorm] = {"final": final, "parameter-free": parameter_free, "raw": raw}
+TARGET_NORMS: dict[TargetNormName, TargetNorm] = {
+    "final": final,
+    "parameter-free": parameter_free,
+    "raw": raw,
+}
 
 
 def _standardised(tokens: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+from leapcore.core.objective import TargetName
 
-class Pair(NamedTuple):
+
+class LayerPair(NamedTuple):
     """A layer of the student and the layer of the teacher that it learns from, as indices.
 
     Attributes:
@@ -35,7 +37,7 @@ class Target(ABC):
         self.choices = teacher_layers
 
     @abstractmethod
-    def pairs(self, layer: int) -> list[Pair]:
+    def pairs(self, layer: int) -> list[LayerPair]:
         """The pairs while ``layer`` is the curriculum's target.
 
         Their number and the student's layers are the same for every ``layer``, since each pair has a
@@ -46,9 +48,9 @@ class Target(ABC):
 class OneLayer(Target):
     """The student's last layer learns from the target layer (LEAP)."""
 
-    def pairs(self, layer: int) -> list[Pair]:
+    def pairs(self, layer: int) -> list[LayerPair]:
         """One pair."""
-        return [Pair(self.student_layers - 1, layer)]
+        return [LayerPair(self.student_layers - 1, layer)]
 
 
 class LayerAndLast(Target):
@@ -67,10 +69,10 @@ class LayerAndLast(Target):
         if self.choices == 0:
             raise ValueError("the teacher has one layer, which is its last")
 
-    def pairs(self, layer: int) -> list[Pair]:
+    def pairs(self, layer: int) -> list[LayerPair]:
         """The target layer's pair, then the last layer's."""
         last = self.student_layers - 1
-        return [Pair(last, layer), Pair(last, self.teacher_layers - 1)]
+        return [LayerPair(last, layer), LayerPair(last, self.teacher_layers - 1)]
 
 
 class AllLayers(Target):
@@ -79,10 +81,10 @@ class AllLayers(Target):
     At equal depths that is one to one, as in the authors' baseline, which knows no other case.
     """
 
-    def pairs(self, layer: int) -> list[Pair]:
+    def pairs(self, layer: int) -> list[LayerPair]:
         """A pair for each of the student's layers; the last learns from the last."""
         deep, shallow = self.teacher_layers, self.student_layers
-        return [Pair(index, -(-(index + 1) * deep // shallow) - 1) for index in range(shallow)]
+        return [LayerPair(index, -(-(index + 1) * deep // shallow) - 1) for index in range(shallow)]
 
 
-TARGETS: dict[str, type[Target]] = {"layer": OneLayer, "layer+last": LayerAndLast, "all": AllLayers}
+TARGETS: dict[TargetName, type[Target]] = {"layer": OneLayer, "layer+last": LayerAndLast, "all": AllLayers}

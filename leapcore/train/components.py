@@ -17,10 +17,8 @@ from leapcore.core.flops import count_layer_macs
 from leapcore.core.losses import FeatureLoss
 from leapcore.core.lr import LrSchedule, RestartingCosine, SegmentWarmup, WarmupConstant, WarmupCosine
 from leapcore.core.matching import Match
-from leapcore.core.norms import TARGET_NORMS
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.schedulers import DifficultyScheduler
-from leapcore.core.targets import TARGETS
 from leapcore.data.sources import ImageSplits, open_images
 from leapcore.distributed.ranks import Ranks
 from leapcore.errors import PluginError, SpecError
@@ -72,14 +70,14 @@ def _match(objective: ObjectiveSpec, student: LayerFeatureProvider, teacher: Lay
         return Match(
             student,
             teacher,
-            target=TARGETS[objective.target],
-            patch_loss=_patch_loss(objective.patch),
+            target=objective.target,
+            reduction=objective.reduction or "mean",
+            patch=_patch_loss(objective.patch),
             cls_weight=objective.cls_weight,
-            separate_cls=objective.cls_head == "separate",
-            sum_pairs=objective.reduction == "sum",
-            embedding_weight=objective.patch_embedding,
-            target_norm=TARGET_NORMS[objective.target_norm],
-            upsample=objective.grid == "larger",
+            cls_head=objective.cls_head,
+            patch_embedding=objective.patch_embedding,
+            target_norm=objective.target_norm,
+            grid=objective.grid,
         )
     except ValueError as error:
         raise SpecError(

@@ -151,8 +151,8 @@ def _distiller(spec: Spec, student: LayerFeatureProvider, teachers: list[Teacher
         student,
         {teacher.name: teacher.match for teacher in teachers},
         weights={name: wanted.weight for name, wanted in spec.each_teacher.items()},
-        sigreg_weight=spec.objective.sigreg,
-        joined=ranks.joined,
+        sigreg=spec.objective.sigreg,
+        gather=ranks.joined,
     )
 
 

@@ -19,7 +19,7 @@ from leapcore.core.flops import LayerMacs
 from leapcore.core.matching import Comparison, Match, TeacherFeatures
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.schedulers import DifficultyScheduler
-from leapcore.core.targets import Pair
+from leapcore.core.targets import LayerPair
 from leapcore.distributed.ranks import Ranks
 from leapcore.errors import PluginError
 from leapcore.models.digests import weights_digest
@@ -132,7 +132,7 @@ class Teacher:
         return self.macs.until(*(pair.teacher for pair in self.deepest_pairs)) + self.embedding_macs
 
     @property
-    def deepest_pairs(self) -> list[Pair]:
+    def deepest_pairs(self) -> list[LayerPair]:
         """The pairs of layers while the target is the deepest that the curriculum may choose."""
         return self.match.target.pairs(self.match.target.choices - 1)
 
