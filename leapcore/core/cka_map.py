@@ -135,7 +135,7 @@ class _BackboneSums:
         self._in_batch: set[Any] = set()  # the layers that this batch was added to
 
     def add(self, layer: int, features: LayerFeatures) -> _LayerSums:
-        """A layer's sums, with its tokens of this batch, which are added once however often this is called."""
+        """A layer's sums; its tokens of this batch are added by the first call alone."""
         tokens, key = features.tokens.flatten(0, 1), (layer, features.grid, features.tokens.shape[1])
         if key not in self._layers:
             self._layers[key] = _LayerSums(tokens)
