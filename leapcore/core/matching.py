@@ -1,4 +1,4 @@
-"""The student held against one teacher: projectors and losses."""
+"""The student compared with one teacher: projectors and losses."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ class TeacherFeatures(NamedTuple):
     Attributes:
         layers: Normalised features, one per pair of the target; the calibration gives the first alone.
         embedding: The patch embedding, where there is a loss on it.
+
+    Example:
+        >>> half = TeacherFeatures([LayerFeatures(torch.rand(4, 16, 72), (4, 4))])  # of 4 images
+        >>> TeacherFeatures.joined([half, half]).layers[0].tokens.shape
+        torch.Size([8, 16, 72])
     """
 
     layers: list[LayerFeatures]
@@ -59,7 +64,7 @@ class StudentFeatures(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The student held against one teacher.
+    """The student compared with one teacher.
 
     Attributes:
         loss: The sum of the others, each with its weight.
@@ -68,6 +73,19 @@ class Comparison(NamedTuple):
         embedding_loss: Between the patch embeddings; 0 where its weight is 0.
         projected: (B * N, C), the student's tokens after projection, of the first pair.
         target: (B * N, C), the teacher's tokens on the same grid, of the first pair.
+
+    Example:
+        >>> from leapcore import Distiller, build_backbone, linear_cka
+        >>> vit = build_backbone("vit", weights="asset:digits-vit", image_size=32)
+        >>> match, pixels = Match(vit, vit), torch.rand(2, 3, 32, 32)
+        >>> result = Distiller(vit, {"itself": match})(
+        ...     pixels, {"itself": match.teacher_features(vit, pixels, layer=11)}
+        ... )
+        >>> comparison = result.comparisons["itself"]
+        >>> comparison.projected.shape, comparison.target.shape  # 2 images of 16 tokens
+        (torch.Size([32, 72]), torch.Size([32, 72]))
+        >>> bool(linear_cka(comparison.projected, comparison.target) > 0.5)
+        True
     """
 
     loss: Tensor
@@ -105,6 +123,18 @@ class Match(nn.Module):
     Raises:
         ValueError: An option has a value that it cannot have; or a backbone has no patch embedding, for which
             there is a weight.
+
+    Example:
+        >>> from leapcore import build_backbone
+        >>> teacher = build_backbone("vit", weights="asset:digits-vit", image_size=32)
+        >>> small = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+        >>> student = build_backbone("vit", model="vit_tiny_patch16_224", image_size=32, options=small)
+        >>> match = Match(student, teacher, target="layer+last", cls_head="separate")
+        >>> match.student_layers, match.teacher_layers(3)
+        ([1, 1], [3, 11])
+        >>> features = match.teacher_features(teacher, torch.rand(4, 3, 32, 32), layer=3)
+        >>> [layer.tokens.shape for layer in features.layers]
+        [torch.Size([4, 16, 72]), torch.Size([4, 16, 72])]
     """
 
     def __init__(

@@ -11,8 +11,8 @@ from leapcore.core.features import LayerFeatures
 from leapcore.core.objective import TargetNormName
 from leapcore.core.provider import LayerFeatureProvider
 
-# (teacher, raw features, index of the layer) -> what the student learns from
 TargetNorm = Callable[[LayerFeatureProvider, LayerFeatures, int], LayerFeatures]
+"""``norm(teacher, raw features, index of the layer) -> features`` that the student learns from."""
 
 
 def own(teacher: LayerFeatureProvider, features: LayerFeatures, layer: int) -> LayerFeatures:
@@ -27,7 +27,7 @@ def final(teacher: LayerFeatureProvider, features: LayerFeatures, layer: int) ->
 
 
 def parameter_free(teacher: LayerFeatureProvider, features: LayerFeatures, layer: int) -> LayerFeatures:
-    """Each token to mean 0 and variance 1 over its channels."""
+    """Each token to mean 0 and variance 1 over its channels (B, N, C)."""
     return features.map(_standardised)
 
 

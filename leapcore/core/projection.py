@@ -24,6 +24,13 @@ class Projector(nn.Module):
         teacher_channels: Widths of the teacher's layers; repetitions count once.
         cls_head: Whether the pooled vector (the class token) goes through the tokens' head (``"shared"``) or
             one of its own (``"separate"``).
+
+    Example:
+        >>> projector = Projector(24, [72, 72, 144])  # of a teacher with layers of two widths
+        >>> sorted(projector.heads)
+        ['144', '72']
+        >>> projector(LayerFeatures(torch.rand(2, 16, 24), (4, 4)), channels=72).tokens.shape
+        torch.Size([2, 16, 72])
     """
 
     def __init__(
@@ -44,7 +51,7 @@ class Projector(nn.Module):
         return projected
 
     def reset(self) -> None:
-        """Start all heads anew, in place; what the optimizer remembers of them stays."""
+        """Start all heads anew, in place; the optimizer's state of them stays."""
         for head in (*self.heads.values(), *self.cls_heads.values()):
             _initialise(head)
 
