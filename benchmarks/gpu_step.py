@@ -11,10 +11,10 @@ from statistics import mean, median
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from leapcore import Spec, load_spec
 from leapcore.core.schedulers import DifficultyScheduler
+from leapcore.data.loading import Batch
 from leapcore.plugins.loader import Nobody
 from leapcore.train.loop import Loop
 from leapcore.train.setup import RunParts, build
@@ -132,10 +132,10 @@ class OneBatch:
         self.steps_per_epoch, self.skipped = parts.batches.steps_per_epoch, parts.batches.skipped
         count, side = parts.spec.train.batch_size, parts.spec.data.image_size
         pixels = torch.randint(256, (count, 3, side, side), dtype=torch.uint8)
-        self._batch = pixels.to(parts.device), torch.zeros(count, dtype=torch.long)
-        self.digests = torch.empty(count, 0, dtype=torch.uint8)  # nothing is cached
+        digests = torch.empty(count, 0, dtype=torch.uint8)  # nothing is cached
+        self._batch = Batch(pixels.to(parts.device), torch.zeros(count, dtype=torch.long), [], digests)
 
-    def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def after(self, steps: int) -> Iterator[Batch]:
         return itertools.repeat(self._batch)
 
 

@@ -115,8 +115,8 @@ def _splits(spec: Spec) -> ImageSplits:
 
 
 def _batches(spec: Spec, splits: ImageSplits, ranks: Ranks) -> TrainingBatches:
-    named, train = spec.cache.folder is not None, spec.train
-    return TrainingBatches(splits.train, spec.data, train.batch_size, train.seed, ranks, named=named)
+    digests, train = spec.cache.folder is not None, spec.train
+    return TrainingBatches(splits.train, spec.data, train.batch_size, train.seed, ranks, digests=digests)
 
 
 def _backbones(spec: Spec, tell: Tell) -> tuple[dict[str, LayerFeatureProvider], LayerFeatureProvider]:

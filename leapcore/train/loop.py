@@ -15,6 +15,7 @@ from leapcore.cache.segments import Stamp
 from leapcore.checkpoints.saver import Saver
 from leapcore.core.distiller import Distillation, merged
 from leapcore.data.images import share_faults
+from leapcore.data.loading import Batch
 from leapcore.distributed.agreement import Agreed, agree
 from leapcore.errors import DataError, DivergedError, shared
 from leapcore.plugins.events import TargetChange, figure_name, per_teacher
@@ -92,14 +93,14 @@ class Loop:
             # A signal may have come after the last step told of them.
             self.stopped = int(max(word[0] for word in parts.ranks.exchange([self._signals.received])))
 
-    def _take_steps(self, batches: Iterable[tuple[Tensor, Tensor]], saver: Saver | None) -> None:
+    def _take_steps(self, batches: Iterable[Batch], saver: Saver | None) -> None:
         parts, started = self.parts, time.perf_counter()
-        for images, _ in batches:
+        for batch in batches:
             self._waited += time.perf_counter() - started
             self._pass_on_skipped()
             save = bool(saver and saver.due(self.step + 1))
             with parts.products():
-                self._train_step(images.to(parts.device, non_blocking=True), save)
+                self._train_step(batch, save)
             self.seconds += time.perf_counter() - started
             self._after_step()
             done = self.step == parts.total_steps
@@ -109,19 +110,20 @@ class Loop:
                 return
             started = time.perf_counter()
 
-    def _train_step(self, images: Tensor, save: bool) -> None:
+    def _train_step(self, batch: Batch, save: bool) -> None:
         """One step on this process's share of a batch.
 
         Args:
-            images: Bytes (B, 3, H, W).
+            batch: The share.
             save: Whether this process's clock asks for a checkpoint after it.
         """
-        parts, pixels = self.parts, self._mixed(images)
+        parts = self.parts
+        pixels = self._mixed(batch.pixels.to(parts.device, non_blocking=True))
         if self.step == 0:
             self._choose_starts(pixels)
         self._layers = self._targets()
         self._lr = parts.engine.set_rate(parts.lr_schedule(self.step))
-        result, sent = self._forward_and_backward(pixels)
+        result, sent = self._forward_and_backward(pixels, batch.digests)
         self._warn_of_few_tokens(result)
         book_step(parts, result)
         told = sent.arrived()  # by now, a GPU is busy with the backward pass
@@ -137,7 +139,7 @@ class Loop:
             self._moved(teacher, self._layers[teacher.name])
         self._stop_if_diverged(agreed.finite)
 
-    def _forward_and_backward(self, pixels: Tensor) -> tuple[Distillation, ToHost]:
+    def _forward_and_backward(self, pixels: Tensor, digests: Tensor) -> tuple[Distillation, ToHost]:
         """The gradients of this process's share, in as many parts as the spec asks for.
 
         Returns:
@@ -145,12 +147,12 @@ class Loop:
         """
         parts, results, stamp = self.parts, list[Distillation](), Stamp(self.run, self.step)
         engine, count = parts.engine, parts.spec.engine.accumulate
-        for part, names in zip(pixels.chunk(count), parts.batches.digests.chunk(count), strict=True):
+        for part, part_digests in zip(pixels.chunk(count), digests.chunk(count), strict=True):
             if results:
                 engine.backward(results[-1].loss)
                 engine.step()  # only the last part's updates the weights
             with parts.autocast():
-                targets = {t.name: t.features(part, names, stamp) for t in parts.teachers}
+                targets = {t.name: t.features(part, part_digests, stamp) for t in parts.teachers}
             results.append(engine(part, targets))
         result = merged(results)
         sent = ToHost({LOSS: result.loss, **self._note(result)})

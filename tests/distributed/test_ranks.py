@@ -231,11 +231,11 @@ def test_ranks_share_each_batch_without_duplicates_or_drops(size):
     whole = batches(Ranks())
     shares = [batches(Ranks(Place(rank, rank, size))) for rank in range(size)]
     assert len(whole) == 22
-    for step, (pixels, labels) in enumerate(whole):
-        assert torch.equal(torch.cat([share[step][0] for share in shares]), pixels)
-        assert torch.equal(torch.cat([share[step][1] for share in shares]), labels)
+    for step, batch in enumerate(whole):
+        assert torch.equal(torch.cat([share[step].pixels for share in shares]), batch.pixels)
+        assert torch.equal(torch.cat([share[step].labels for share in shares]), batch.labels)
     later = batches(Ranks(Place(1, 1, size)), done=20)
-    assert [labels.tolist() for _, labels in later] == [labels.tolist() for _, labels in shares[1][20:]]
+    assert [batch.labels.tolist() for batch in later] == [batch.labels.tolist() for batch in shares[1][20:]]
 
 
 def test_the_first_images_of_a_batch_belong_to_the_first_ranks():

@@ -98,7 +98,7 @@ def stream(root, ranks):
     data = DataSpec(**where, image_size=16, workers=0, augment={"color": 0, "gray": 0})
     splits = from_timm(data, "toy", 0)
     batches = TrainingBatches(splits.train, data, 2, 0, ranks)
-    reds = [round(pixels[:, 0].float().mean().item() / 30) for pixels, _ in batches.epoch(0)]
+    reds = [round(pixels[:, 0].float().mean().item() / 30) for pixels, *_ in batches.epoch(0)]
     return {"reds": reds, "val": sum(len(labels) for _, labels in evaluation_batches(splits.val, data, 4))}
 
 
