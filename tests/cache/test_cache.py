@@ -135,7 +135,9 @@ def test_views_come_again_in_another_order(path):
 def test_digests_do_not_depend_on_workers_and_name_the_pixels(path):
     data = DataSpec(source="digits", image_size=16, workers=2, augment={"views": 1, "color": 0})
     assert views_of(data, 0) == views_of(data.model_copy(update={"workers": 0}), 0)
-    batch = Batch.with_digests([(torch.full((3, 2, 2), shade, dtype=torch.uint8), 0, ()) for shade in (1, 2, 1)])
+    batch = Batch.with_digests(
+        [(torch.full((3, 2, 2), shade, dtype=torch.uint8), 0, ()) for shade in (1, 2, 1)]
+    )
     first, second, third = batch.digests.tolist()
     assert first == third != second
 

@@ -122,11 +122,11 @@ def test_a_start_the_teacher_does_not_have_is_refused():
 
 def test_measuring_every_third_step_only(caplog):
     scheduler = CkaScheduler(3, measure_every=3, start="first")
-    wanted = []
+    measured = []
     for _ in range(7):
-        wanted.append(scheduler.wants_score)
+        measured.append(scheduler.wants_score)
         scheduler.step(0.1 if scheduler.wants_score else None)
-    assert wanted == [True, False, False, True, False, False, True]
+    assert measured == [True, False, False, True, False, False, True]
     assert not caplog.text
 
 
@@ -142,11 +142,11 @@ def test_a_score_in_every_fourth_step_moves_the_average_as_four_equal_ones_would
 
 def test_at_the_last_layer_the_alignment_is_measured_for_the_record_only():
     scheduler = CkaScheduler(3, start=3)
-    wanted = []
+    measured = []
     for _ in range(21):
-        wanted.append(scheduler.wants_score)
+        measured.append(scheduler.wants_score)
         scheduler.step(0.99 if scheduler.wants_score else None)
-    assert [step for step, measured in enumerate(wanted) if measured] == [0, 10, 20]
+    assert [step for step, is_measured in enumerate(measured) if is_measured] == [0, 10, 20]
 
 
 def test_each_measure_is_named():
