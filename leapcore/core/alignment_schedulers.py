@@ -168,13 +168,13 @@ class CkaScheduler(ThresholdScheduler):
         options: Those of :class:`ThresholdScheduler`.
 
     Example:
-        >>> scheduler = CkaScheduler(12, threshold=0.8, max_time_per_layer=Duration(3, "st"))
+        >>> scheduler = CkaScheduler(12, threshold=0.8, max_time_per_layer=Duration(4, "st"))
         >>> scheduler.start([0.1, 0.3, 0.2] + [0.0] * 9)  # the second layer is the most aligned one
-        >>> for score in (0.5, 0.85, 0.6, 0.7, 0.75):
+        >>> for score in (0.5, 0.85, 0.6, 0.7, 0.75, 0.7):
         ...     if scheduler.step(score):
         ...         print(f"layer {scheduler.target + 1}: {scheduler.reason}")
         layer 3: alignment reached 0.850
-        layer 4: time is up after 3st
+        layer 4: time is up after 4st
     """
 
     def __init__(self, num_layers: int, *, unbiased: bool = False, **options: Any) -> None:

@@ -8,7 +8,6 @@ from leapcore import Duration
 from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.alignment_schedulers import CkaScheduler, CosineScheduler, PlateauScheduler
 from leapcore.core.duration import RunLength
-from leapcore.core.schedulers import FixedScheduler
 from leapcore.spec.options import checked_options
 
 
@@ -47,15 +46,6 @@ def test_every_trace_of_the_reference_controller_holds(golden):
                 assert scheduler.ema == pytest.approx(ema, abs=1e-12)
             if event.startswith("check"):
                 assert moved == returned
-
-
-def test_fixed_stays():
-    scheduler = FixedScheduler(12)
-    assert (scheduler.target, scheduler.wants_score, scheduler.wants_calibration) == (11, False, False)
-    scheduler.start(None)
-    assert not scheduler.step(None)
-    assert not scheduler.end_epoch()
-    assert FixedScheduler(12, layer=3).target == 2
 
 
 def test_calibration_takes_the_best_layer_and_the_first_of_equals():
@@ -116,8 +106,6 @@ def test_a_saved_state_does_not_change_with_the_scheduler():
 def test_a_start_the_teacher_does_not_have_is_refused():
     with pytest.raises(ValueError, match="start is 13, but the curriculum chooses from layers 1 to 12"):
         CkaScheduler(12, start=13)
-    with pytest.raises(ValueError, match="layer is 13"):
-        FixedScheduler(12, layer=13)
 
 
 def test_measuring_every_third_step_only(caplog):
@@ -216,7 +204,6 @@ def test_options_that_are_left_out_are_the_papers():
     assert (plateau.patience, plateau.min_gain) == (Duration(1, "ep"), 0.01)
     assert plateau.ema_weight == pytest.approx(0.1)
     assert PlateauScheduler(12, unbiased=True).alignment == "unbiased_cka"
-    assert FixedScheduler(3).sample_images is None
 
 
 BOUNDS = [  # the last value that an option takes, and the first that it does not
@@ -229,7 +216,6 @@ BOUNDS = [  # the last value that an option takes, and the first that it does no
     (CkaScheduler, "measure_every", 1, 0),
     (PlateauScheduler, "min_gain", 0.0, -0.01),
     (PlateauScheduler, "ema", 1.0, 1.01),
-    (FixedScheduler, "layer", 1, 0),
 ]
 
 
