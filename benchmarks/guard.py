@@ -22,7 +22,7 @@ from gpu_step import SMALL, Bench, bench_spec, product_rate
 from torch import Tensor, nn
 
 from leapcore import FlopsLedger, Projector, linear_cka
-from leapcore.core.adaptive import CkaScheduler
+from leapcore.core.alignment_schedulers import CkaScheduler
 from leapcore.data.views import seeded_view, training_view
 from leapcore.spec import AugmentSpec
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 
 from leapcore import Duration, FlopsLedger, LayerFeatureProvider, Projector, count_macs
-from leapcore.core.adaptive import CkaScheduler
 from leapcore.core.alignment import ALIGNMENTS
+from leapcore.core.alignment_schedulers import CkaScheduler
 from leapcore.core.flops import count_layer_macs
 from leapcore.plugins.loader import installed_plugins
 

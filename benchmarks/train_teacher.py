@@ -177,8 +177,9 @@ def train(model, batches: TrainingBatches, test, epochs: int, optimizer_options)
     for epoch in range(epochs):
         model.train()
         losses = []
-        for pixels, labels, *_ in batches.epoch(epoch):
-            loss = F.cross_entropy(model(normalised(pixels, model)), labels, label_smoothing=0.1)
+        for batch in batches.epoch(epoch):
+            logits = model(normalised(batch.pixels, model))
+            loss = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

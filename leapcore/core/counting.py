@@ -1,4 +1,4 @@
-"""fvcore's count made fit for vision backbones: fused attention, the meta device, and no silent gaps.
+"""fvcore's count made fit for vision backbones: fused attention, the meta device, no operator left out.
 
 Everything is in multiply-adds (MACs), as fvcore counts.
 """
@@ -64,10 +64,19 @@ def analyse(module: nn.Module, *inputs: Any) -> FlopCountAnalysis:
 
 
 def on_meta(module: Module) -> Module:
-    """A copy with the same structure and empty weights: a deep copy that finds its tensors made already."""
+    """A copy with the same structure, and weights that have a shape but no values and no memory.
+
+    Args:
+        module: Any module; it is not changed.
+
+    Example:
+        >>> on_meta(nn.Linear(3, 2)).weight
+        Parameter containing:
+        tensor(..., device='meta', size=(2, 3))
+    """
     tensors = [*module.parameters(), *module.buffers()]
-    made: dict[int, Any] = {id(tensor): _to_meta(tensor) for tensor in tensors}
-    return copy.deepcopy(module, made)
+    copied: dict[int, Any] = {id(tensor): _to_meta(tensor) for tensor in tensors}
+    return copy.deepcopy(module, copied)  # takes what is in `copied` as copied already
 
 
 def _to_meta(value: Any) -> Any:
@@ -78,7 +87,7 @@ def _to_meta(value: Any) -> Any:
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Two products: queries (..., Q, D) with keys (..., K, D), the weights with values (..., K, V)."""
+    """``... Q K (D + V)``: queries (..., Q, D) by keys (..., K, D), then weights by values (..., K, V)."""
     query, key, value = (get_shape(tensor) for tensor in inputs[:3])
     return int(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
 
@@ -118,7 +127,7 @@ class _TraceableConvolutions(TorchFunctionMode):
 
 
 def _untraced_shape(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
-    """The output's shape, found by running the function while the tracer looks away."""
+    """The output's shape, from running the function while the tracer is off."""
     state = torch._C._get_tracing_state()
     torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from leapcore.core import losses
 from leapcore.core.features import LayerFeatures
-from leapcore.core.losses import sigreg
 from leapcore.core.matching import Comparison, Match, StudentFeatures, TeacherFeatures
 from leapcore.core.provider import LayerFeatureProvider
 
@@ -20,7 +20,13 @@ class Distillation(NamedTuple):
     Attributes:
         loss: The sum of all, each with its weight.
         sigreg_loss: The regulariser of the student's features; 0 where its weight is 0.
-        comparisons: The student held against each teacher, by the teacher's name.
+        comparisons: The student compared with each teacher, by the teacher's name.
+
+    Example:
+        >>> one = Distillation(torch.tensor(0.5), torch.tensor(0.0), comparisons={})
+        >>> other = Distillation(torch.tensor(1.5), torch.tensor(0.0), comparisons={})
+        >>> merged([one, other]).loss  # of two equal parts of a batch
+        tensor(1.)
     """
 
     loss: Tensor
@@ -40,9 +46,9 @@ def merged(results: Sequence[Distillation]) -> Distillation:
 
 
 def _merged(parts: Sequence[Comparison]) -> Comparison:
-    losses = ("loss", "patch_loss", "cls_loss", "embedding_loss")
+    names = ("loss", "patch_loss", "cls_loss", "embedding_loss")
     return Comparison(
-        **{name: torch.stack([getattr(part, name).detach() for part in parts]).mean() for name in losses},
+        **{name: torch.stack([getattr(part, name).detach() for part in parts]).mean() for name in names},
         projected=torch.cat([part.projected for part in parts]),
         target=torch.cat([part.target for part in parts]),
     )
@@ -55,7 +61,7 @@ def student_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Distiller(nn.Module):
-    """What the engine wraps and trains.
+    """All that is trained: the student and its matches with the teachers.
 
     The teachers are no part of it: they are neither trained nor stored in checkpoints.
 
@@ -63,8 +69,22 @@ class Distiller(nn.Module):
         student: The backbone to train.
         matches: The student's match with each teacher, by the teacher's name.
         weights: Weight of each teacher's loss; 1 for those not named.
-        sigreg_weight: Weight of :func:`leapcore.core.losses.sigreg` on the student's mean tokens.
-        joined: Turns this process's rows (n, C) into those of the whole batch, with gradient.
+        sigreg: Weight of :func:`leapcore.core.losses.sigreg` on the student's mean tokens.
+        gather: Turns this process's rows (n, C) into those of the whole batch, with gradient.
+
+    Example:
+        >>> from leapcore import build_backbone
+        >>> teacher = build_backbone("vit", weights="asset:digits-vit", image_size=32).requires_grad_(False)
+        >>> small = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+        >>> student = build_backbone("vit", model="vit_tiny_patch16_224", image_size=32, options=small)
+        >>> match = Match(student, teacher, cls_weight=0.05)
+        >>> distiller = Distiller(student, {"teacher": match})
+        >>> pixels = torch.rand(8, 3, 32, 32)  # in [0, 1]
+        >>> target = match.teacher_features(teacher, pixels, layer=3)  # no deeper layer runs
+        >>> result = distiller(pixels, {"teacher": target})
+        >>> result.loss.backward()
+        >>> result.comparisons["teacher"].projected.shape  # 8 images of 16 tokens, as wide as the teacher's
+        torch.Size([128, 72])
     """
 
     def __init__(
@@ -73,8 +93,8 @@ class Distiller(nn.Module):
         matches: Mapping[str, Match],
         *,
         weights: Mapping[str, float] | None = None,
-        sigreg_weight: float = 0.0,
-        joined: Callable[[Tensor], Tensor] = lambda rows: rows,
+        sigreg: float = 0.0,
+        gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     ) -> None:
         super().__init__()
         self.student = student
@@ -84,15 +104,15 @@ class Distiller(nn.Module):
         self._student_layers = {layer for match in matches.values() for layer in match.student_layers}
         self._embeds = any(match.embedding for match in matches.values())
         self.weights = {name: (weights or {}).get(name, 1.0) for name in matches}
-        self.sigreg_weight = sigreg_weight
-        self._joined = joined
+        self.sigreg = sigreg
+        self._gather = gather
 
     def forward(self, pixels: Tensor, teachers: Mapping[str, TeacherFeatures]) -> Distillation:
         """Run the student once and compare it with the teachers.
 
         Args:
             pixels: (B, 3, H, W) in [0, 1].
-            teachers: Features of the same images, by the teacher's name; who is not there is left out.
+            teachers: Features of the same images, by the teacher's name; a teacher without is left out.
         """
         features = self.student_features(self.student.prepare(pixels))
         comparisons = {
@@ -102,9 +122,9 @@ class Distiller(nn.Module):
         }
         last = features.layers[len(self.student.layers) - 1]
         sigreg_loss = last.tokens.new_zeros(())
-        if self.sigreg_weight:
-            sigreg_loss = sigreg(self._joined(last.tokens.mean(1)))
-        loss = self.sigreg_weight * sigreg_loss
+        if self.sigreg:
+            sigreg_loss = losses.sigreg(self._gather(last.tokens.mean(1)))
+        loss = self.sigreg * sigreg_loss
         for name, comparison in comparisons.items():
             loss = loss + self.weights[name] * comparison.loss
         return Distillation(loss, sigreg_loss.detach(), comparisons)
@@ -112,10 +132,10 @@ class Distiller(nn.Module):
     def student_features(self, images: Tensor) -> StudentFeatures:
         """The student's features of all layers that some match needs; its last layer is finalized."""
         last = len(self.student.layers) - 1
-        found: dict[int, LayerFeatures] = {}
+        layers: dict[int, LayerFeatures] = {}
         for index, features in enumerate(self.student.iter_layers(images)):
             if index == last:
-                found[index] = self.student.finalize(features, index)
+                layers[index] = self.student.finalize(features, index)
             elif index in self._student_layers:
-                found[index] = features
-        return StudentFeatures(found, self.student.embed(images) if self._embeds else None)
+                layers[index] = features
+        return StudentFeatures(layers, self.student.embed(images) if self._embeds else None)

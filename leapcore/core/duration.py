@@ -23,6 +23,10 @@ class RunLength(NamedTuple):
     Attributes:
         total_steps: Optimizer steps of the whole run.
         steps_per_epoch: Optimizer steps of an epoch.
+
+    Example:
+        >>> RunLength(total_steps=Duration(10, "ep").in_steps(500), steps_per_epoch=500)
+        RunLength(total_steps=5000, steps_per_epoch=500)
     """
 
     total_steps: int
@@ -35,6 +39,13 @@ class Duration(NamedTuple):
     Attributes:
         amount: How many units, at least 0.
         unit: ``"ep"`` (epochs), ``"st"`` (optimizer steps) or ``"min"`` (minutes).
+
+    Example:
+        >>> warmup = Duration.parse("5ep")
+        >>> warmup, str(warmup)
+        (Duration(amount=5, unit='ep'), '5ep')
+        >>> warmup.in_steps(steps_per_epoch=500)
+        2500
     """
 
     amount: int
@@ -44,8 +55,12 @@ class Duration(NamedTuple):
     def parse(cls, text: object, *, minutes: bool = False) -> Duration:
         """Read ``"5ep"`` or ``"2000st"``, and ``"10min"`` where minutes make sense.
 
+        Args:
+            text: A text, or a duration, which is returned as it is.
+            minutes: Whether minutes make sense.
+
         Raises:
-            ValueError: The text is no duration; the message shows the two forms.
+            ValueError: The text is no duration; the message shows the forms.
         """
         if isinstance(text, Duration):
             return text
@@ -61,7 +76,7 @@ class Duration(NamedTuple):
         """The same length in optimizer steps.
 
         Raises:
-            ValueError: It is one of time.
+            ValueError: It is in minutes.
         """
         if self.unit == "min":
             raise ValueError(f"{self} is a time, not a number of steps")

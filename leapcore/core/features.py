@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from leapcore.core.objective import CommonGrid
+
 
 class LayerInfo(NamedTuple):
     """What is known of a layer before any image is seen.
@@ -21,6 +23,10 @@ class LayerInfo(NamedTuple):
         name: The module's path in the backbone, e.g. ``"blocks.3"``.
         channels: Width C of its features.
         stride: Input pixels per grid cell, along one side.
+
+    Example:
+        >>> LayerInfo("blocks.3", channels=384, stride=14)
+        LayerInfo(name='blocks.3', channels=384, stride=14)
     """
 
     name: str
@@ -36,6 +42,13 @@ class LayerFeatures:
         tokens: (B, N, C), the grid row by row.
         grid: (H, W) with H * W = N, or None where tokens have no places (text).
         prefix_tokens: (B, P, C), the class token first, or None for a backbone without a class token.
+
+    Example:
+        >>> features = LayerFeatures.from_nchw(torch.rand(2, 384, 8, 8))  # of a convolutional network
+        >>> features.tokens.shape, features.grid, features.pooled.shape
+        (torch.Size([2, 64, 384]), (8, 8), torch.Size([2, 384]))
+        >>> features.resized((4, 4)).tokens.shape
+        torch.Size([2, 16, 384])
     """
 
     tokens: Tensor
@@ -95,24 +108,31 @@ class LayerFeatures:
 
 
 def on_common_grid(
-    a: LayerFeatures, b: LayerFeatures, *, upsample: bool = False
+    a: LayerFeatures, b: LayerFeatures, *, grid: CommonGrid = "smaller"
 ) -> tuple[LayerFeatures, LayerFeatures]:
-    """Bring two features to one grid, so that their tokens can be held against each other.
+    """Bring two features to one grid, so that their tokens can be compared one by one.
 
-    Where one has no grid, tokens of equal number stand for each other; tokens of different number do not,
-    and each is reduced to one token, its pooled vector.
+    Where one of them has no grid, their tokens are compared in order if they are equally many; else each is
+    reduced to one token, its pooled vector.
 
     Args:
         a: One of them.
         b: The other.
-        upsample: Stretch the smaller grid to the larger one, bilinearly, instead of averaging the larger
-            down to the smaller one.
+        grid: ``"smaller"`` averages the larger grid down, ``"larger"`` stretches the smaller one bilinearly.
+
+    Example:
+        >>> fine = LayerFeatures(torch.rand(2, 64, 24), (8, 8))
+        >>> coarse = LayerFeatures(torch.rand(2, 16, 48), (4, 4))
+        >>> [features.grid for features in on_common_grid(fine, coarse)]
+        [(4, 4), (4, 4)]
+        >>> [features.tokens.shape for features in on_common_grid(fine, coarse, grid="larger")]
+        [torch.Size([2, 64, 24]), torch.Size([2, 64, 48])]
     """
     if a.grid is None or b.grid is None:
         return (a, b) if a.tokens.shape[1] == b.tokens.shape[1] else (_as_one_token(a), _as_one_token(b))
-    choose = max if upsample else min
-    grid = (choose(a.grid[0], b.grid[0]), choose(a.grid[1], b.grid[1]))
-    return a.resized(grid), b.resized(grid)
+    choose: Callable[[int, int], int] = {"smaller": min, "larger": max}[grid]
+    common = (choose(a.grid[0], b.grid[0]), choose(a.grid[1], b.grid[1]))
+    return a.resized(common), b.resized(common)
 
 
 def _as_one_token(features: LayerFeatures) -> LayerFeatures:

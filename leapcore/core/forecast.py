@@ -1,7 +1,7 @@
 """What the steps that are left will cost: where each target will be, and how long its steps take.
 
-Nobody knows the scores to come. The forecast is the walk without any: only the clock moves the target (a time
-limit, patience, a pace). A student that is quicker moves on earlier, and the forecast is made again.
+The scores to come are not known. The forecast is the walk without any: only the clock moves the target (a
+time limit, patience, a pace). A student that is quicker moves on earlier, and the forecast is made again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from leapcore.core.schedulers import DifficultyScheduler
 
-# So many steps speak for "a step takes no time but for its FLOPs".
+# Weight of the prior that a step takes no time but for its FLOPs, in steps.
 DOUBT = 2
 
 
@@ -36,14 +36,24 @@ def course(scheduler: DifficultyScheduler, done: int = 0) -> list[Stay]:
     """The walk that a scheduler will take from where it is, if no score comes any more.
 
     Args:
-        scheduler: With its ``run`` set, and started; a copy of it is asked.
+        scheduler: With its ``run`` set, and started; a copy of it is taken through the run.
         done: Finished steps of the run.
+
+    Example:
+        >>> from leapcore.core.clock_schedulers import LinearScheduler
+        >>> from leapcore.core.duration import RunLength
+        >>> scheduler = LinearScheduler(3)
+        >>> scheduler.run = RunLength(total_steps=90, steps_per_epoch=10)
+        >>> course(started_at(scheduler))
+        [Stay(target=0, steps=30, measured=0), Stay(target=1, steps=30, measured=0),
+         Stay(target=2, steps=30, measured=0)]
     """
-    steps = list(_simulated(copy.deepcopy(scheduler), done))
-    grouped = (
-        (target, [wanted for _, wanted in stay]) for target, stay in itertools.groupby(steps, lambda s: s[0])
-    )
-    return [Stay(target, len(wanted), sum(wanted)) for target, wanted in grouped]
+    steps = _simulated(copy.deepcopy(scheduler), done)
+    stays = []
+    for target, group in itertools.groupby(steps, key=lambda step: step[0]):
+        measured = [is_measured for _, is_measured in group]
+        stays.append(Stay(target, len(measured), sum(measured)))
+    return stays
 
 
 def _simulated(scheduler: DifficultyScheduler, done: int) -> Iterator[tuple[int, bool]]:
@@ -73,8 +83,9 @@ def started_at(scheduler: DifficultyScheduler, layer: int | None = None) -> Diff
 class StepTimes:
     """Seconds of a step as a line over its FLOPs, fitted to the steps so far.
 
-    As long as they say little, a step's time is taken to be proportional to its FLOPs: the line goes through
-    the origin, and moves up as steps of other costs are seen (a ridge on the intercept alone).
+    The line is ``time = fixed + slope * cost``. With few steps, a step's time is taken to be proportional to
+    its FLOPs: the line goes through the origin, and moves up as steps of other costs are seen (a ridge on
+    the intercept alone, of weight ``DOUBT``).
 
     Attributes:
         seen: By cost, the number of steps and their seconds.
@@ -83,7 +94,7 @@ class StepTimes:
     seen: dict[float, tuple[int, float]] = field(default_factory=dict)
 
     def note(self, cost: float, steps: int, seconds: float) -> None:
-        """Take note of so many steps of one cost."""
+        """Record so many steps of one cost and the seconds that they took together."""
         count, before = self.seen.get(cost, (0, 0.0))
         self.seen[cost] = (count + steps, before + seconds)
 
@@ -93,7 +104,7 @@ class StepTimes:
         return fixed + slope * cost
 
     def _line(self) -> tuple[float, float]:
-        """Least squares; neither number is below 0."""
+        """Of all steps ``min sum (time - f - s cost)^2 + DOUBT f^2``; neither f nor s is below 0."""
         n = sum(count for count, _ in self.seen.values())
         cost = sum(count * cost for cost, (count, _) in self.seen.items())
         square = sum(count * cost * cost for cost, (count, _) in self.seen.items())
@@ -144,11 +155,11 @@ class Forecast:
 
     def _ends(self, name: str, done: int) -> list[tuple[int, int]]:
         """The last step of each stay, with its target."""
-        found, scheduler = self._walks.get(name, []), self._schedulers[name]
-        # Whoever asks at the end of an epoch may do so before the scheduler hears of that end.
-        if scheduler.target not in (_target_in(done, found), _target_in(done + 1, found)):
-            self._walks[name] = found = ends(course(scheduler, done), done)
-        return found
+        walk, scheduler = self._walks.get(name, []), self._schedulers[name]
+        # At the end of an epoch, this may be called before the scheduler's `end_epoch`.
+        if scheduler.target not in (_target_in(done, walk), _target_in(done + 1, walk)):
+            self._walks[name] = walk = ends(course(scheduler, done), done)
+        return walk
 
 
 def ends(stays: Sequence[Stay], done: int = 0) -> list[tuple[int, int]]:

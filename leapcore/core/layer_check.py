@@ -1,4 +1,4 @@
-"""Does a backbone yield the layers that it says it has? Cheap enough for the start of every run."""
+"""Does a backbone yield the layers that it describes? Cheap enough for the start of every run."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def check_layers(provider: LayerFeatureProvider) -> None:
         raise PluginError(
             f"{type(provider).__name__} has {len(provider.layers)} layers but yields {len(features)}", _YIELD
         )
-    for index, (layer, found) in enumerate(zip(provider.layers, features, strict=True)):
+    for index, (layer, yielded) in enumerate(zip(provider.layers, features, strict=True)):
         name = f"layer {index + 1} ('{layer.name}') of {type(provider).__name__}"
-        check_layer(name, layer, found)
+        check_layer(name, layer, yielded)
         try:
             provider.block(index)
         except AttributeError as error:
@@ -116,31 +116,37 @@ def _runs(provider: LayerFeatureProvider) -> bool:
         return False
 
 
-def check_layer(name: str, layer: LayerInfo, found: LayerFeatures) -> None:
-    """Compare a layer with what is said of it.
+def check_layer(name: str, layer: LayerInfo, features: LayerFeatures) -> None:
+    """Compare what a layer yields with its description.
+
+    Args:
+        name: The layer's, for messages.
+        layer: Its description.
+        features: What it yields.
 
     Raises:
         PluginError: They differ.
     """
-    if not isinstance(found, LayerFeatures):
-        raise PluginError(f"{name} yields a {type(found).__name__}, not LayerFeatures", _YIELD)
-    if found.tokens.ndim != 3:
+    if not isinstance(features, LayerFeatures):
+        raise PluginError(f"{name} yields a {type(features).__name__}, not LayerFeatures", _YIELD)
+    tokens, prefix, grid = features.tokens, features.prefix_tokens, features.grid
+    if tokens.ndim != 3:
         raise PluginError(
-            f"{name} yields tokens of shape {tuple(found.tokens.shape)}, not (B, N, C)",
+            f"{name} yields tokens of shape {tuple(tokens.shape)}, not (B, N, C)",
             "Use LayerFeatures.from_nchw for feature maps (B, C, H, W).",
         )
-    if found.channels != layer.channels:
+    if features.channels != layer.channels:
         raise PluginError(
-            f"{name} yields features of width {found.channels}, but its LayerInfo says {layer.channels}",
+            f"{name} yields features of width {features.channels}, but its LayerInfo says {layer.channels}",
             "Correct its channels; if a neighbour's fit, the layers are out of order.",
         )
-    if found.prefix_tokens is not None and found.prefix_tokens.shape[2:] != (layer.channels,):
+    if prefix is not None and prefix.shape[2:] != (layer.channels,):
         raise PluginError(
-            f"{name} yields prefix tokens of shape {tuple(found.prefix_tokens.shape)}, not (B, P, C)",
+            f"{name} yields prefix tokens of shape {tuple(prefix.shape)}, not (B, P, C)",
             "They are as wide as its tokens, (B, P, C), or None.",
         )
-    if found.grid is not None and (len(found.grid) != 2 or math.prod(found.grid) != found.tokens.shape[1]):
+    if grid is not None and (len(grid) != 2 or math.prod(grid) != tokens.shape[1]):
         raise PluginError(
-            f"{name} yields {found.tokens.shape[1]} tokens on a grid of {' x '.join(map(str, found.grid))}",
+            f"{name} yields {tokens.shape[1]} tokens on a grid of {' x '.join(map(str, grid))}",
             "Give the grid as (rows, columns), and prefix tokens apart from the tokens.",
         )

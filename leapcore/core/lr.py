@@ -1,4 +1,4 @@
-"""The course of the learning rate, as multipliers of its peak; some restart when the curriculum advances.
+"""Schedules of the learning rate, as multipliers of its peak; some restart when the curriculum advances.
 
 Plain Python like the difficulty schedulers: the same on every rank, with a state of a few numbers.
 """
@@ -21,7 +21,7 @@ class LrSchedule(ABC):
     def __call__(self, step: int) -> float:
         """The multiplier in a step, counted from 0."""
 
-    def advance(self, step: int) -> None:  # noqa: B027  most do not care
+    def advance(self, step: int) -> None:  # noqa: B027  most schedules stay as they are
         """The curriculum advanced in this step; multipliers of later steps may change."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -40,6 +40,11 @@ class WarmupCosine(LrSchedule):
         total: Steps of the run.
         warmup: Steps of the warm-up.
         floor: Where the cosine ends, as a share of the peak.
+
+    Example:
+        >>> schedule = WarmupCosine(total=9, warmup=4)
+        >>> [round(schedule(step), 2) for step in range(9)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 0.85, 0.5, 0.15, 0.0]
     """
 
     def __init__(self, total: int, warmup: int, *, floor: float = FLOOR) -> None:
@@ -59,6 +64,10 @@ class WarmupConstant(LrSchedule):
 
     Args:
         warmup: Steps of the warm-up.
+
+    Example:
+        >>> [WarmupConstant(warmup=4)(step) for step in range(6)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     """
 
     def __init__(self, warmup: int) -> None:
@@ -70,7 +79,12 @@ class WarmupConstant(LrSchedule):
 
 
 class _Segmented(LrSchedule):
-    """Begins a new segment at an advance."""
+    """Begins a new segment at an advance.
+
+    Attributes:
+        segment_start: The step in which the present segment began.
+        segment_peak: Its peak.
+    """
 
     def __init__(self, start: int) -> None:
         self.segment_start = start
@@ -98,6 +112,13 @@ class RestartingCosine(_Segmented):
         scale: For ``rising_gap``, in [0, 1].
         constant_warmup: Stay at the full rate during the warm-up instead of climbing to it from 0.
         floor: Where the cosine ends, as a share of the peak.
+
+    Example:
+        >>> schedule = RestartingCosine(total=100, peak="gap")
+        >>> before = schedule(50)
+        >>> schedule.advance(50)
+        >>> round(before, 2), round(schedule(50), 2)
+        (0.5, 0.75)
     """
 
     def __init__(
@@ -152,6 +173,12 @@ class SegmentWarmup(_Segmented):
         total: Steps of the run.
         segment_warmup: Steps of each climb, at least 1.
         peak_decay: Share of the peak that each advance takes away.
+
+    Example:
+        >>> schedule = SegmentWarmup(total=100, segment_warmup=10, peak_decay=0.5)
+        >>> schedule.advance(50)
+        >>> [round(schedule(step), 3) for step in (50, 55, 60, 100)]
+        [0.01, 0.255, 0.5, 0.001]
     """
 
     START = 0.01
@@ -164,11 +191,11 @@ class SegmentWarmup(_Segmented):
 
     def __call__(self, step: int) -> float:
         """The multiplier in a step."""
-        local = step - self.segment_start
-        if local < self._climb:
-            return self.START + (self.segment_peak - self.START) * local / self._climb
+        in_segment = step - self.segment_start
+        if in_segment < self._climb:
+            return self.START + (self.segment_peak - self.START) * in_segment / self._climb
         length = self._total - self.segment_start - self._climb
-        return _cosine(local - self._climb, length, self.segment_peak)
+        return _cosine(in_segment - self._climb, length, self.segment_peak)
 
     def advance(self, step: int) -> None:
         """Climb again, to a lower peak if it decays."""

@@ -1,4 +1,4 @@
-"""The student held against one teacher: projectors and losses."""
+"""The student compared with one teacher: projectors and losses."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from torch import Tensor, nn
 
 from leapcore.core.features import LayerFeatures, on_common_grid
 from leapcore.core.losses import FeatureLoss, mse
-from leapcore.core.norms import TargetNorm, final
+from leapcore.core.norms import TARGET_NORMS
+from leapcore.core.objective import (
+    ClsHead,
+    CommonGrid,
+    Reduction,
+    TargetName,
+    TargetNormName,
+    check_choice,
+)
 from leapcore.core.projection import Projector
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.core.targets import OneLayer, Target
+from leapcore.core.targets import TARGETS
 
 
 class TeacherFeatures(NamedTuple):
@@ -23,6 +31,11 @@ class TeacherFeatures(NamedTuple):
     Attributes:
         layers: Normalised features, one per pair of the target; the calibration gives the first alone.
         embedding: The patch embedding, where there is a loss on it.
+
+    Example:
+        >>> half = TeacherFeatures([LayerFeatures(torch.rand(4, 16, 72), (4, 4))])  # of 4 images
+        >>> TeacherFeatures.joined([half, half]).layers[0].tokens.shape
+        torch.Size([8, 16, 72])
     """
 
     layers: list[LayerFeatures]
@@ -51,7 +64,7 @@ class StudentFeatures(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The student held against one teacher.
+    """The student compared with one teacher.
 
     Attributes:
         loss: The sum of the others, each with its weight.
@@ -60,6 +73,19 @@ class Comparison(NamedTuple):
         embedding_loss: Between the patch embeddings; 0 where its weight is 0.
         projected: (B * N, C), the student's tokens after projection, of the first pair.
         target: (B * N, C), the teacher's tokens on the same grid, of the first pair.
+
+    Example:
+        >>> from leapcore import Distiller, build_backbone, linear_cka
+        >>> vit = build_backbone("vit", weights="asset:digits-vit", image_size=32)
+        >>> match, pixels = Match(vit, vit), torch.rand(2, 3, 32, 32)
+        >>> result = Distiller(vit, {"itself": match})(
+        ...     pixels, {"itself": match.teacher_features(vit, pixels, layer=11)}
+        ... )
+        >>> comparison = result.comparisons["itself"]
+        >>> comparison.projected.shape, comparison.target.shape  # 2 images of 16 tokens
+        (torch.Size([32, 72]), torch.Size([32, 72]))
+        >>> bool(linear_cka(comparison.projected, comparison.target) > 0.5)
+        True
     """
 
     loss: Tensor
@@ -73,20 +99,42 @@ class Comparison(NamedTuple):
 class Match(nn.Module):
     """Projects the student's features and compares them with a teacher's.
 
+    Its options are those of a spec's ``objective``.
+
     Args:
         student: The student; only its layers' widths are looked at.
         teacher: The teacher; likewise, it is neither kept nor trained.
         target: Which layers are paired (:mod:`leapcore.core.targets`).
-        patch_loss: The loss between tokens.
+        reduction: How the losses of several pairs are joined.
+        patch: The loss between tokens.
         cls_weight: Weight of the mean squared error between the pooled vectors.
-        separate_cls: Give the pooled vectors heads of their own.
-        sum_pairs: Add up the losses of several pairs instead of averaging them.
-        embedding_weight: Weight of the loss between patch embeddings.
-        target_norm: Applied to the teacher's features (:mod:`leapcore.core.norms`).
-        upsample: Where grids differ, stretch the smaller one instead of averaging the larger one.
+        cls_head: Whether the pooled vectors have the tokens' heads or heads of their own.
+        patch_embedding: Weight of the loss between patch embeddings.
+        target_norm: Which norm the teacher's features get (:mod:`leapcore.core.norms`).
+        grid: On which of two grids tokens are compared (:func:`leapcore.core.features.on_common_grid`).
+
+    Attributes:
+        target: The :class:`leapcore.core.targets.Target` of that name, which pairs layers.
+        target_norm: The function of that name.
+        student_layers: Indices of the student's layers that are compared, one per pair.
+        projectors: One per pair.
+        embedding: The loss between patch embeddings, None where its weight is 0.
 
     Raises:
-        ValueError: ``embedding_weight`` is given, and a backbone has no patch embedding.
+        ValueError: An option has a value that it cannot have; or a backbone has no patch embedding, for which
+            there is a weight.
+
+    Example:
+        >>> from leapcore import build_backbone
+        >>> teacher = build_backbone("vit", weights="asset:digits-vit", image_size=32)
+        >>> small = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+        >>> student = build_backbone("vit", model="vit_tiny_patch16_224", image_size=32, options=small)
+        >>> match = Match(student, teacher, target="layer+last", cls_head="separate")
+        >>> match.student_layers, match.teacher_layers(3)
+        ([1, 1], [3, 11])
+        >>> features = match.teacher_features(teacher, torch.rand(4, 3, 32, 32), layer=3)
+        >>> [layer.tokens.shape for layer in features.layers]
+        [torch.Size([4, 16, 72]), torch.Size([4, 16, 72])]
     """
 
     def __init__(
@@ -94,23 +142,27 @@ class Match(nn.Module):
         student: LayerFeatureProvider,
         teacher: LayerFeatureProvider,
         *,
-        target: type[Target] = OneLayer,
-        patch_loss: FeatureLoss = mse,
+        target: TargetName = "layer",
+        reduction: Reduction = "mean",
+        patch: FeatureLoss = mse,
         cls_weight: float = 0.05,
-        separate_cls: bool = False,
-        sum_pairs: bool = False,
-        embedding_weight: float = 0.0,
-        target_norm: TargetNorm = final,
-        upsample: bool = False,
+        cls_head: ClsHead = "shared",
+        patch_embedding: float = 0.0,
+        target_norm: TargetNormName = "final",
+        grid: CommonGrid = "smaller",
     ) -> None:
         super().__init__()
-        self.target = target(len(student.layers), len(teacher.layers))
-        self.patch_loss = patch_loss
+        check_choice("target", target, TargetName)
+        check_choice("reduction", reduction, Reduction)
+        check_choice("target_norm", target_norm, TargetNormName)
+        check_choice("grid", grid, CommonGrid)
+        self.target = TARGETS[target](len(student.layers), len(teacher.layers))
+        self.reduction = reduction
+        self.patch = patch
         self.cls_weight = cls_weight
-        self.sum_pairs = sum_pairs
-        self.embedding_weight = embedding_weight
-        self.target_norm = target_norm
-        self.upsample = upsample
+        self.patch_embedding = patch_embedding
+        self.target_norm = TARGET_NORMS[target_norm]
+        self.grid = grid
         choices = [self.target.pairs(layer) for layer in range(self.target.choices)]
         self._teacher_layers = [[pair.teacher for pair in pairs] for pairs in choices]
         self.student_layers = [pair.student for pair in choices[0]]
@@ -118,11 +170,11 @@ class Match(nn.Module):
             Projector(
                 student.layers[pairs[0].student].channels,
                 [teacher.layers[pair.teacher].channels for pair in pairs],
-                separate_cls=separate_cls,
+                cls_head=cls_head,
             )
             for pairs in zip(*choices, strict=True)
         )
-        self.embedding = EmbeddingLoss(student, teacher) if embedding_weight else None
+        self.embedding = EmbeddingLoss(student, teacher) if patch_embedding else None
 
     def teacher_layers(self, layer: int) -> list[int]:
         """The teacher's layers that a step needs while ``layer`` is the curriculum's target."""
@@ -147,15 +199,15 @@ class Match(nn.Module):
     def forward(self, student: StudentFeatures, teacher: TeacherFeatures) -> Comparison:
         """Project and compare."""
         pairs = self.projected(student, teacher.layers)
-        patch_loss = self._over_pairs([self.patch_loss(ours.tokens, theirs.tokens) for ours, theirs in pairs])
+        patch_loss = self._reduced([self.patch(ours.tokens, theirs.tokens) for ours, theirs in pairs])
         cls_loss = embedding_loss = patch_loss.new_zeros(())
         if self.cls_weight:
-            cls_loss = self._over_pairs([F.mse_loss(ours.pooled, theirs.pooled) for ours, theirs in pairs])
+            cls_loss = self._reduced([F.mse_loss(ours.pooled, theirs.pooled) for ours, theirs in pairs])
         if self.embedding and student.embedding and teacher.embedding:
             embedding_loss = self.embedding(student.embedding, teacher.embedding)
         ours, theirs = pairs[0]
         return Comparison(
-            loss=patch_loss + self.cls_weight * cls_loss + self.embedding_weight * embedding_loss,
+            loss=patch_loss + self.cls_weight * cls_loss + self.patch_embedding * embedding_loss,
             patch_loss=patch_loss.detach(),
             cls_loss=cls_loss.detach(),
             embedding_loss=embedding_loss.detach(),
@@ -170,7 +222,7 @@ class Match(nn.Module):
         pairs = []
         for layer, project, theirs in zip(self.student_layers, self.projectors, teacher, strict=False):
             # A linear head and an average may change places; averaging first leaves less to project.
-            ours, theirs = on_common_grid(student.layers[layer], theirs, upsample=self.upsample)
+            ours, theirs = on_common_grid(student.layers[layer], theirs, grid=self.grid)
             pairs.append((project(ours, theirs.channels), theirs))
         return pairs
 
@@ -179,9 +231,10 @@ class Match(nn.Module):
         for projector in self.projectors:
             projector.reset()  # type: ignore[operator]
 
-    def _over_pairs(self, losses: list[Tensor]) -> Tensor:
+    def _reduced(self, losses: list[Tensor]) -> Tensor:
+        """One loss of those of all pairs."""
         stacked = torch.stack(losses)
-        return stacked.sum() if self.sum_pairs else stacked.mean()
+        return stacked.sum() if self.reduction == "sum" else stacked.mean()
 
 
 class EmbeddingLoss(nn.Module):

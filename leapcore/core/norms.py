@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leapcore.core.features import LayerFeatures
+from leapcore.core.objective import TargetNormName
 from leapcore.core.provider import LayerFeatureProvider
 
-# (teacher, raw features, index of the layer) -> what the student learns from
 TargetNorm = Callable[[LayerFeatureProvider, LayerFeatures, int], LayerFeatures]
+"""``norm(teacher, raw features, index of the layer) -> features`` that the student learns from."""
 
 
 def own(teacher: LayerFeatureProvider, features: LayerFeatures, layer: int) -> LayerFeatures:
@@ -26,7 +27,7 @@ def final(teacher: LayerFeatureProvider, features: LayerFeatures, layer: int) ->
 
 
 def parameter_free(teacher: LayerFeatureProvider, features: LayerFeatures, layer: int) -> LayerFeatures:
-    """Each token to mean 0 and variance 1 over its channels."""
+    """Each token to mean 0 and variance 1 over its channels (B, N, C)."""
     return features.map(_standardised)
 
 
@@ -35,7 +36,11 @@ def raw(teacher: LayerFeatureProvider, features: LayerFeatures, layer: int) -> L
     return features
 
 
-TARGET_NORMS: dict[str, TargetNorm] = {"final": final, "parameter-free": parameter_free, "raw": raw}
+TARGET_NORMS: dict[TargetNormName, TargetNorm] = {
+    "final": final,
+    "parameter-free": parameter_free,
+    "raw": raw,
+}
 
 
 def _standardised(tokens: Tensor) -> Tensor:

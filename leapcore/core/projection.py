@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from leapcore.core.features import LayerFeatures
+from leapcore.core.objective import ClsHead, check_choice
 
 
 class Projector(nn.Module):
@@ -21,16 +22,25 @@ class Projector(nn.Module):
     Args:
         student_channels: Width of the student's features.
         teacher_channels: Widths of the teacher's layers; repetitions count once.
-        separate_cls: Give the pooled vector (the class token) heads of its own instead of the tokens'.
+        cls_head: Whether the pooled vector (the class token) goes through the tokens' head (``"shared"``) or
+            one of its own (``"separate"``).
+
+    Example:
+        >>> projector = Projector(24, [72, 72, 144])  # of a teacher with layers of two widths
+        >>> sorted(projector.heads)
+        ['144', '72']
+        >>> projector(LayerFeatures(torch.rand(2, 16, 24), (4, 4)), channels=72).tokens.shape
+        torch.Size([2, 16, 72])
     """
 
     def __init__(
-        self, student_channels: int, teacher_channels: Iterable[int], *, separate_cls: bool = False
+        self, student_channels: int, teacher_channels: Iterable[int], *, cls_head: ClsHead = "shared"
     ) -> None:
         super().__init__()
+        check_choice("cls_head", cls_head, ClsHead)
         widths = sorted(set(teacher_channels))
         self.heads = _heads(student_channels, widths)
-        self.cls_heads = _heads(student_channels, widths if separate_cls else [])
+        self.cls_heads = _heads(student_channels, widths if cls_head == "separate" else [])
 
     def forward(self, features: LayerFeatures, channels: int) -> LayerFeatures:
         """Project (B, N, student_channels) to (B, N, channels), prefix tokens too."""
@@ -41,7 +51,7 @@ class Projector(nn.Module):
         return projected
 
     def reset(self) -> None:
-        """Start all heads anew, in place; what the optimizer remembers of them stays."""
+        """Start all heads anew, in place; the optimizer's state of them stays."""
         for head in (*self.heads.values(), *self.cls_heads.values()):
             _initialise(head)
 

@@ -26,6 +26,10 @@ class ImageInput(NamedTuple):
         size: Height and width in pixels.
         mean: Mean per colour channel that is subtracted from pixels in [0, 1].
         std: Standard deviation per colour channel that they are divided by.
+
+    Example:
+        >>> ImageInput((224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)).size
+        (224, 224)
     """
 
     size: tuple[int, int]
@@ -44,6 +48,24 @@ class LayerFeatureProvider(nn.Module, ABC):
         layers: One :class:`LayerInfo` per block; the index into it names a layer everywhere.
         image_input: Size and normalisation that the backbone expects.
         embedding: The patch embedding that :meth:`embed` yields, None for a backbone without one.
+
+    Example:
+        >>> class Convolutions(LayerFeatureProvider):
+        ...     def __init__(self):
+        ...         layers = [LayerInfo(f"{i}", channels=8, stride=2 ** (i + 1)) for i in range(3)]
+        ...         super().__init__(layers, ImageInput((32, 32), mean=(0.5,) * 3, std=(0.5,) * 3))
+        ...         widths = [(3, 8), (8, 8), (8, 8)]
+        ...         self.model = nn.Sequential(*(nn.Conv2d(*pair, 3, 2, padding=1) for pair in widths))
+        ...
+        ...     def iter_layers(self, images):
+        ...         for block in self.model:
+        ...             images = block(images)
+        ...             yield LayerFeatures.from_nchw(images)
+        >>> backbone = Convolutions()
+        >>> images = backbone.prepare(torch.rand(2, 3, 40, 40))  # brought to its size and normalised
+        >>> (second,) = backbone(images, [1])  # the third convolution does not run
+        >>> images.shape, second.tokens.shape, second.grid
+        (torch.Size([2, 3, 32, 32]), torch.Size([2, 64, 8]), (8, 8))
     """
 
     embedding: LayerInfo | None = None
@@ -62,7 +84,7 @@ class LayerFeatureProvider(nn.Module, ABC):
     def iter_layers(self, images: Tensor) -> Iterator[LayerFeatures]:
         """Yield the raw features of each layer in turn.
 
-        Whoever stops consuming stops the computation: a generator that yields after each block does so.
+        Once no more layers are taken, nothing deeper runs: a generator that yields after each block does so.
         A network that cannot be paused may compute all layers at once, if it overrides :meth:`features`.
 
         Args:
@@ -70,19 +92,19 @@ class LayerFeatureProvider(nn.Module, ABC):
         """
 
     def features(self, images: Tensor, layers: Sequence[int]) -> list[LayerFeatures]:
-        """Raw features of the given layers, computing nothing deeper than the deepest of them.
+        """Raw features of some layers, computing nothing deeper than the deepest of them.
 
         Args:
             images: (B, 3, H, W), normalised as :attr:`image_input` says.
             layers: Indices into :attr:`layers`, in any order.
         """
-        wanted, found = set(layers), {}
+        indices, by_index = set(layers), {}
         for index, features in enumerate(self.iter_layers(images)):
-            if index in wanted:
-                found[index] = features
-            if len(found) == len(wanted):
+            if index in indices:
+                by_index[index] = features
+            if len(by_index) == len(indices):
                 break
-        return [found[layer] for layer in layers]
+        return [by_index[index] for index in layers]
 
     def finalize(self, features: LayerFeatures, layer: int) -> LayerFeatures:
         """Apply the backbone's own final norm, where it fits this layer.
@@ -96,9 +118,9 @@ class LayerFeatureProvider(nn.Module, ABC):
         return features
 
     def forward(self, images: Tensor, layers: Sequence[int]) -> list[LayerFeatures]:
-        """Finalized features of the given layers; arguments as for :meth:`features`."""
-        found = self.features(images, layers)
-        return [self.finalize(features, layer) for features, layer in zip(found, layers, strict=True)]
+        """Finalized features of some layers; arguments as for :meth:`features`."""
+        raw = self.features(images, layers)
+        return [self.finalize(features, layer) for features, layer in zip(raw, layers, strict=True)]
 
     def embed(self, images: Tensor) -> LayerFeatures:
         """The image's patches, projected: no position, no block yet. Only with an :attr:`embedding`.
@@ -117,7 +139,7 @@ class LayerFeatureProvider(nn.Module, ABC):
     def example_input(self, batch_size: int = 1) -> Tensor:
         """An empty input of :meth:`iter_layers`, to count and check with: (B, 3, H, W) of zeros.
 
-        A tower that reads something else than images returns that instead.
+        A tower that reads something else than images, such as text, returns that instead.
         """
         return torch.zeros(batch_size, len(self.image_input.mean), *self.image_input.size)
 

@@ -1,8 +1,8 @@
 """The contract of difficulty schedulers: which teacher layer the student learns from, and when it moves on.
 
-A scheduler is told the alignment after every step and the end of every epoch, and answers whether its
-target moved. It is plain Python: no tensors, no randomness, the same on every rank. Those that listen to the
-alignment are in ``adaptive.py``, those that follow the clock in ``paced.py``.
+A scheduler gets the alignment after every step, and a call at the end of every epoch; it returns whether its
+target moved. It is plain Python: no tensors, no randomness, the same on every rank. Those that follow the
+alignment are in ``alignment_schedulers.py``, those that follow the clock in ``clock_schedulers.py``.
 """
 
 from __future__ import annotations
@@ -32,9 +32,23 @@ class DifficultyScheduler(ABC):
         run: The run's length, which the engine sets before :meth:`start`.
         ema: The averaged alignment that it decides by; None for one that averages none.
         moved_at: That average when the target last moved.
-        alignment: Name of the score that it listens to (see ``leapcore.core.alignment``), or None.
+        alignment: Name of the score that it follows (see ``leapcore.core.alignment``), or None.
         sample_images: Of how many images of a batch the score is measured; None for all.
-        wants_calibration: Whether :meth:`start` is given the untrained student's score with every layer.
+        wants_calibration: Whether :meth:`start` gets the untrained student's score with every layer.
+
+    Example:
+        >>> class TwoStepsEach(DifficultyScheduler):
+        ...     def __init__(self, num_layers):
+        ...         super().__init__(num_layers)
+        ...         self.target = self.steps = 0
+        ...
+        ...     def step(self, score):
+        ...         self.steps += 1
+        ...         before, self.target = self.target, min(self.steps // 2, self.num_layers - 1)
+        ...         return self.target != before
+        >>> scheduler = TwoStepsEach(num_layers=3)
+        >>> [(scheduler.target, scheduler.step(None)) for _ in range(5)]
+        [(0, False), (0, True), (1, False), (1, True), (2, False)]
     """
 
     ema: float | None = None
@@ -54,7 +68,7 @@ class DifficultyScheduler(ABC):
         """Whether the next :meth:`step` needs an alignment score."""
         return self.alignment is not None
 
-    def start(self, scores: Sequence[float] | None) -> None:  # noqa: B027  most have nothing to do
+    def start(self, scores: Sequence[float] | None) -> None:  # noqa: B027  most schedulers need no start
         """Choose the first target, before the first step.
 
         Args:
@@ -63,7 +77,7 @@ class DifficultyScheduler(ABC):
 
     @abstractmethod
     def step(self, score: float | None) -> bool:
-        """Take note of a finished step.
+        """Count a finished step, and move the target if it is time.
 
         Args:
             score: The alignment of that step's batch, None if it was not measured.
@@ -73,7 +87,7 @@ class DifficultyScheduler(ABC):
         """
 
     def end_epoch(self) -> bool:
-        """Take note of a finished epoch, after its last :meth:`step`. Returns whether the target moved."""
+        """Count a finished epoch, after its last :meth:`step`. Returns whether the target moved."""
         return False
 
     def state_dict(self) -> dict[str, Any]:
@@ -114,6 +128,10 @@ class FixedScheduler(DifficultyScheduler):
     Args:
         num_layers: How many layers the teacher has.
         layer: The target, 1-based, or ``last``.
+
+    Example:
+        >>> FixedScheduler(12).target, FixedScheduler(12, layer=4).target
+        (11, 3)
     """
 
     def __init__(self, num_layers: int, *, layer: Literal["last"] | Annotated[int, Ge(1)] = "last") -> None:

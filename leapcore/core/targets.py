@@ -1,12 +1,15 @@
-"""Kinds of target: which layers of student and teacher a step holds against each other."""
+"""Kinds of target: which layers of student and teacher a step compares."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+from leapcore.core.objective import TargetName
 
-class Pair(NamedTuple):
+
+class LayerPair(NamedTuple):
     """A layer of the student and the layer of the teacher that it learns from, as indices.
 
     Attributes:
@@ -35,7 +38,7 @@ class Target(ABC):
         self.choices = teacher_layers
 
     @abstractmethod
-    def pairs(self, layer: int) -> list[Pair]:
+    def pairs(self, layer: int) -> list[LayerPair]:
         """The pairs while ``layer`` is the curriculum's target.
 
         Their number and the student's layers are the same for every ``layer``, since each pair has a
@@ -44,11 +47,16 @@ class Target(ABC):
 
 
 class OneLayer(Target):
-    """The student's last layer learns from the target layer (LEAP)."""
+    """The student's last layer learns from the target layer (LEAP).
 
-    def pairs(self, layer: int) -> list[Pair]:
+    Example:
+        >>> OneLayer(student_layers=6, teacher_layers=12).pairs(3)
+        [LayerPair(student=5, teacher=3)]
+    """
+
+    def pairs(self, layer: int) -> list[LayerPair]:
         """One pair."""
-        return [Pair(self.student_layers - 1, layer)]
+        return [LayerPair(self.student_layers - 1, layer)]
 
 
 class LayerAndLast(Target):
@@ -59,6 +67,10 @@ class LayerAndLast(Target):
 
     Raises:
         ValueError: The teacher has only one layer.
+
+    Example:
+        >>> LayerAndLast(student_layers=6, teacher_layers=12).pairs(3)
+        [LayerPair(student=5, teacher=3), LayerPair(student=5, teacher=11)]
     """
 
     def __init__(self, student_layers: int, teacher_layers: int) -> None:
@@ -67,22 +79,27 @@ class LayerAndLast(Target):
         if self.choices == 0:
             raise ValueError("the teacher has one layer, which is its last")
 
-    def pairs(self, layer: int) -> list[Pair]:
+    def pairs(self, layer: int) -> list[LayerPair]:
         """The target layer's pair, then the last layer's."""
         last = self.student_layers - 1
-        return [Pair(last, layer), Pair(last, self.teacher_layers - 1)]
+        return [LayerPair(last, layer), LayerPair(last, self.teacher_layers - 1)]
 
 
 class AllLayers(Target):
     """Every layer of the student learns from the teacher's layer at the same relative depth, at once.
 
-    At equal depths that is one to one, as in the authors' baseline, which knows no other case.
+    Layer s of S, counted from 1, learns from layer ``ceil(s T / S)`` of T, so that the last learns from the
+    last. At equal depths that is one to one, as in the authors' baseline, which has no other case.
+
+    Example:
+        >>> [pair.teacher for pair in AllLayers(student_layers=4, teacher_layers=10).pairs(0)]
+        [2, 4, 7, 9]
     """
 
-    def pairs(self, layer: int) -> list[Pair]:
-        """A pair for each of the student's layers; the last learns from the last."""
-        deep, shallow = self.teacher_layers, self.student_layers
-        return [Pair(index, -(-(index + 1) * deep // shallow) - 1) for index in range(shallow)]
+    def pairs(self, layer: int) -> list[LayerPair]:
+        """A pair for each of the student's layers, whatever the curriculum's target is."""
+        depth, teacher_depth = self.student_layers, self.teacher_layers
+        return [LayerPair(s - 1, math.ceil(s * teacher_depth / depth) - 1) for s in range(1, depth + 1)]
 
 
-TARGETS: dict[str, type[Target]] = {"layer": OneLayer, "layer+last": LayerAndLast, "all": AllLayers}
+TARGETS: dict[TargetName, type[Target]] = {"layer": OneLayer, "layer+last": LayerAndLast, "all": AllLayers}

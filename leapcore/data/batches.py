@@ -2,8 +2,8 @@
 
 An augmented view depends on seed, epoch and image alone, not on the number of workers or processes nor on
 what else draws random numbers; where views come again (``data.augment.views``), their number stands for the
-epoch. In a stream, which has no index, the worker and its count of images stand for it. Every process works
-out the same batches and reads its own share of each.
+epoch. In a stream, which has no index, the worker and its count of images stand for the image. Every process
+determines the same batches and reads its own share of each.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class TrainingBatches:
         data: The spec's data section.
         batch_size: Images per batch, over all processes.
         seed: The run's seed.
-        ranks: The processes; this one is given its share of each batch.
-        named: Whether views are given a digest of their bytes.
+        ranks: The processes; this one gets its share of each batch.
+        digests: Whether batches hold a digest of each view's bytes.
 
     Attributes:
         steps_per_epoch: Whole batches in an epoch; what is left over is dropped.
@@ -56,7 +56,7 @@ class TrainingBatches:
         seed: int,
         ranks: Ranks | None = None,
         *,
-        named: bool = False,
+        digests: bool = False,
     ) -> None:
         if len(images) == 0:
             raise DataError("there are no training images", "Check data.source and data.train.")
@@ -70,7 +70,7 @@ class TrainingBatches:
         self.skipped = Skipped(len(images), data.skip_limit)
         self._workers = data.workers
         view = training_view(data.image_size, data.augment)
-        share, collate = (ranks or Ranks()).share(batch_size), Batch.named if named else Batch.of
+        share, collate = (ranks or Ranks()).share(batch_size), Batch.with_digests if digests else Batch.of
         if isinstance(images, IterableDataset):
             _refuse_views(data)
             self._epochs: Any = StreamEpochs(images, view, data.workers, batch_size, seed, share, collate)
@@ -179,6 +179,13 @@ def evaluation_batches(
 
     Raises:
         DataError: More images than ``data.skip_limit`` allows cannot be read.
+
+    Example:
+        >>> from PIL import Image
+        >>> images = [(Image.new("RGB", (40, 30)), label) for label in range(5)]  # or image_splits(spec).val
+        >>> data = DataSpec(source="digits", image_size=32, workers=0)
+        >>> [(pixels.shape, labels.tolist()) for pixels, labels in evaluation_batches(images, data, 4)]
+        [(torch.Size([4, 3, 32, 32]), [0, 1, 2, 3]), (torch.Size([1, 3, 32, 32]), [4])]
     """
     if isinstance(images, IterableDataset):
         view, workers = evaluation_view(data.image_size, data.crop), useful_workers(images, data.workers)
@@ -200,8 +207,8 @@ def plain_batches(
 ) -> Iterator[tuple[list[int], Batch]]:
     """Plain batches of a data set in order, however many images cannot be read.
 
-    Each comes with the places that its images had among the ``batch_size`` that were tried; what is missing
-    there is told in its faults.
+    Each comes with the places that its images had among the ``batch_size`` that were tried; its faults name
+    those that are missing.
     """
     plain: Dataset[Any] = _Plain(images, evaluation_view(data.image_size, data.crop))
     if places is not None:
@@ -246,7 +253,7 @@ def _taken(images: Any, data: DataSpec, places: Sequence[int]) -> tuple[Tensor, 
 def _picked(
     batches: Iterable[tuple[Tensor, Tensor]], places: Sequence[int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of a stream's batches what lies at these places."""
+    """Of a stream's batches the images at these places."""
     begin = 0
     for pixels, labels in batches:
         here = [place - begin for place in places if begin <= place < begin + len(labels)]
@@ -273,14 +280,14 @@ class _Plain(Dataset[Any]):
 
 
 class _PlainCollate:
-    """Leaves out the images that could not be read, and tells which are left."""
+    """Leaves out the images that could not be read: (places of the others, their batch)."""
 
     def __init__(self, size: int) -> None:
         self._size = size
 
     def __call__(self, samples: list[Any]) -> tuple[list[int], Batch]:
-        kept = [place for place, sample in enumerate(samples) if sample[0] is not None]
-        faults = [fault for sample in samples for fault in sample[2]]
+        kept = [place for place, (view, _, _) in enumerate(samples) if view is not None]
+        faults = [fault for _, _, of_sample in samples for fault in of_sample]
         if not kept:
             empty = torch.empty(0, 3, self._size, self._size, dtype=torch.uint8)
             return kept, Batch(empty, torch.empty(0, dtype=torch.long), faults, empty)

@@ -52,8 +52,9 @@ def read(images: Any, index: int) -> Sample:
         return Sample(rgb(opened), int(label))
     # Broken files make decoders fail in every way, and data sets of plugins may too.
     except Exception as error:
-        said = str(error).partition(" <_io.")[0]  # PIL names the object that held the bytes
-        return Sample(None, -1, (Fault(image_name(images, index), f"{type(error).__name__}: {said}"),))
+        message = str(error).partition(" <_io.")[0]  # PIL names the object that held the bytes
+        fault = Fault(image_name(images, index), f"{type(error).__name__}: {message}")
+        return Sample(None, -1, (fault,))
 
 
 def read_or_next(images: Any, index: int) -> Sample:
@@ -106,7 +107,7 @@ class Skipped:
         self._hopeless = False
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Note those that are new."""
+        """Record those that are new."""
         for fault in map(Fault._make, faults):
             self._hopeless |= fault.hopeless
             if fault.name not in self.reasons or fault.hopeless:
@@ -135,12 +136,12 @@ class Skipped:
         if not (self._hopeless or count > self.limit * self.total):
             return
         name, reason = next(reversed(self.reasons.items()))
-        told = f"{count:,} of {self.total:,} images cannot be used, more than the {self.limit:.1%} that "
-        told += "data.skip_limit allows"
+        cause = f"{count:,} of {self.total:,} images cannot be used, more than the {self.limit:.1%} that "
+        cause += "data.skip_limit allows"
         if self._hopeless:
-            told = f"{_SUBSTITUTES} images in a row cannot be used"
+            cause = f"{_SUBSTITUTES} images in a row cannot be used"
         error = DataError(
-            f"{told}; the last is {name}: {reason}",
+            f"{cause}; the last is {name}: {reason}",
             "Are the files still there? Mend or remove the broken ones, or raise data.skip_limit.",
         )
         for fault in newest:
@@ -149,7 +150,7 @@ class Skipped:
 
 
 def share_faults(ranks: Ranks, skipped: Skipped) -> list[Fault]:
-    """The images that some process newly could not read; every process notes all of them."""
+    """The images that some process newly could not read; every process records all of them."""
     fresh = skipped.take_fresh()
     if not any(count for (count,) in ranks.all_gather_numbers([len(fresh)])):
         return []

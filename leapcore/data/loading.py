@@ -26,7 +26,7 @@ class Batch(NamedTuple):
         pixels: Bytes (B, 3, H, W).
         labels: (B,).
         faults: Images that could not be read on the way.
-        digests: Bytes (B, 16) that name each view; (B, 0) where nobody asked for them.
+        digests: Bytes (B, 16), a hash of each view's bytes; (B, 0) where digests are not needed.
     """
 
     pixels: Tensor
@@ -36,15 +36,15 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, samples: list[tuple[Tensor, int, tuple[Fault, ...]]]) -> Batch:
-        """Put samples together."""
-        pixels, labels, faults = zip(*samples, strict=True)
-        images, classes = default_collate(list(zip(pixels, labels, strict=True)))
-        nameless = torch.empty(len(images), 0, dtype=torch.uint8)
-        return cls(images, classes, list(itertools.chain.from_iterable(faults)), nameless)
+        """Put samples (view, label, faults) together."""
+        views, labels, faults = zip(*samples, strict=True)
+        pixels, classes = default_collate(list(zip(views, labels, strict=True)))
+        no_digests = torch.empty(len(pixels), 0, dtype=torch.uint8)
+        return cls(pixels, classes, list(itertools.chain.from_iterable(faults)), no_digests)
 
     @classmethod
-    def named(cls, samples: list[tuple[Tensor, int, tuple[Fault, ...]]]) -> Batch:
-        """Put samples together, and name each view by its bytes."""
+    def with_digests(cls, samples: list[tuple[Tensor, int, tuple[Fault, ...]]]) -> Batch:
+        """Put samples (view, label, faults) together, with a digest of each view."""
         batch = cls.of(samples)
         return batch._replace(digests=torch.stack([_digest(view) for view in batch.pixels]))
 
@@ -52,8 +52,8 @@ class Batch(NamedTuple):
     def joined(cls, batches: list[Batch]) -> Batch:
         """Several batches as one."""
         pixels, labels, faults, digests = zip(*batches, strict=True)
-        known = list(itertools.chain.from_iterable(faults))
-        return cls(torch.cat(pixels), torch.cat(labels), known, torch.cat(digests))
+        all_faults = list(itertools.chain.from_iterable(faults))
+        return cls(torch.cat(pixels), torch.cat(labels), all_faults, torch.cat(digests))
 
     def to(self, device: torch.device) -> Batch:
         """The same with its pixels on a device; the copy is asynchronous where the pixels are pinned."""
@@ -70,12 +70,12 @@ class Batch(NamedTuple):
 
 
 def _digest(view: Tensor) -> Tensor:
-    found = hashlib.blake2b(view.numpy().data, digest_size=16).digest()
-    return torch.frombuffer(bytearray(found), dtype=torch.uint8)
+    digest = hashlib.blake2b(view.numpy().data, digest_size=16).digest()
+    return torch.frombuffer(bytearray(digest), dtype=torch.uint8)
 
 
 class _Loader(DataLoader[Any]):
-    """Tells of a dead worker where its batch is awaited; torch would do so in the midst of a step."""
+    """Reports a dead worker where its batch is waited for; torch would do so in the midst of a step."""
 
     def __iter__(self) -> Any:
         before = signal.getsignal(signal.SIGCHLD)
@@ -117,11 +117,11 @@ def watched(batches: Iterator[Any], workers: int) -> Iterator[Any]:
 
 
 def _is_death(error: Exception) -> bool:
-    """Whether it tells of a dead worker: torch says so, or the worker's half of a connection is gone.
+    """Whether a worker died: torch's message says so, or the worker's end of a connection is gone.
 
-    What is raised inside a worker says that it was caught there.
+    The message of an error that was raised inside a worker begins with "Caught".
     """
-    said = str(error)
+    message = str(error)
     if isinstance(error, RuntimeError):
-        return "killed by signal" in said or "exited unexpectedly" in said
-    return not said.startswith("Caught ")
+        return "killed by signal" in message or "exited unexpectedly" in message
+    return not message.startswith("Caught ")

@@ -35,6 +35,12 @@ class ImageSplits(NamedTuple):
     Attributes:
         train: What the student is distilled on, and the memory of kNN and linear probe.
         val: What accuracy is reported on.
+
+    Example:
+        >>> red = [(Image.new("RGB", (32, 32), (255, 0, 0)), 0)]  # images with their labels
+        >>> splits = ImageSplits(train=red * 8, val=red)
+        >>> len(splits.train), len(splits.val)
+        (8, 1)
     """
 
     train: Images
@@ -96,8 +102,8 @@ def folder(data: DataSpec, name: str, seed: int) -> ImageSplits:
     """
     train = _folder_dataset("data.train", data.train, class_map=None)
     classes = train.reader.class_to_idx
-    found = {path.name for path in class_folders(image_folder("data.val", data.val))}
-    unknown = sorted(found - set(classes))
+    val_classes = {path.name for path in class_folders(image_folder("data.val", data.val))}
+    unknown = sorted(val_classes - set(classes))
     if unknown:
         raise DataError(
             f"data.val '{data.val}' has classes that data.train has not: {', '.join(unknown[:5])}",

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from leapcore.core.alignment import ReduceOp
 from leapcore.distributed.place import Place, meeting_point, place
 from leapcore.errors import LeapcoreError, RanksError, shared
 
@@ -57,17 +58,13 @@ class Ranks:
         size = batch_size // self.size
         return slice(self.rank * size, (self.rank + 1) * size)
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, the same on each, without gradient."""
-        return self._all_reduce(tensor, dist.ReduceOp.SUM)
-
-    def max(self, tensor: Tensor) -> Tensor:
-        """The largest over all processes, element by element, the same on each, without gradient."""
-        return self._all_reduce(tensor, dist.ReduceOp.MAX)
-
-    def mean(self, tensor: Tensor) -> Tensor:
-        """The mean over all processes, the same on each, without gradient."""
-        return self.sum(tensor) / self.size
+    def all_reduce(self, tensor: Tensor, op: ReduceOp = "sum") -> Tensor:
+        """The sum, largest or mean of all processes' tensors, the same on each, without gradient."""
+        if self.size == 1:
+            return tensor
+        total = tensor.detach().clone()
+        dist.all_reduce(total, dist.ReduceOp.MAX if op == "max" else dist.ReduceOp.SUM)
+        return total / self.size if op == "mean" else total
 
     def all_gather_rows(self, rows: Tensor) -> Tensor:
         """All processes' rows (n, C), one below the other: (size * n, C).
@@ -161,13 +158,6 @@ class Ranks:
         if rank is not None:
             raise _shared_by(errors[rank], rank, alike=all(str(e) == str(errors[0]) for e in errors))
         return result  # type: ignore[return-value]
-
-    def _all_reduce(self, tensor: Tensor, operation: Any) -> Tensor:
-        if self.size == 1:
-            return tensor
-        total = tensor.detach().clone()
-        dist.all_reduce(total, operation)
-        return total
 
 
 def _shared_by(error: LeapcoreError | None, rank: int, *, alike: bool) -> LeapcoreError:

@@ -11,13 +11,13 @@ READ_BY_TIMM = ("hfds", "hfids", "wds", "torch")  # data sources, by their prefi
 @hookimpl
 def leapcore_register_schedulers(registry: Registry) -> None:
     """The curricula."""
-    registry.register("cka", "leapcore.core.adaptive:CkaScheduler")
-    registry.register("cosine", "leapcore.core.adaptive:CosineScheduler")
-    registry.register("plateau", "leapcore.core.adaptive:PlateauScheduler")
+    registry.register("cka", "leapcore.core.alignment_schedulers:CkaScheduler")
+    registry.register("cosine", "leapcore.core.alignment_schedulers:CosineScheduler")
+    registry.register("plateau", "leapcore.core.alignment_schedulers:PlateauScheduler")
     registry.register("fixed", "leapcore.core.schedulers:FixedScheduler")
-    registry.register("linear", "leapcore.core.paced:LinearScheduler")
-    registry.register("steps", "leapcore.core.paced:StepsScheduler")
-    registry.register("random", "leapcore.core.paced:RandomScheduler")
+    registry.register("linear", "leapcore.core.clock_schedulers:LinearScheduler")
+    registry.register("steps", "leapcore.core.clock_schedulers:StepsScheduler")
+    registry.register("random", "leapcore.core.clock_schedulers:RandomScheduler")
 
 
 @hookimpl

@@ -9,7 +9,7 @@ import torch
 
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.models.build import call_factory
-from leapcore.testing.backbone_rules import IMAGES, RULES, Case
+from leapcore.testing.backbone_rules import IMAGES, RULES, BackboneTrial
 from leapcore.testing.report import ContractReport, check_rules, subject_of
 
 
@@ -57,11 +57,11 @@ def report_on_backbone(
         arguments = {"model": model, "weights": weights, "image_size": image_size}
         return call_factory(factory, {**arguments, "options": dict(options or {})})
 
-    return check_rules(model or subject_of(factory), RULES, lambda: _case(build))
+    return check_rules(model or subject_of(factory), RULES, lambda: _trial(build))
 
 
-def _case(build: Callable[..., LayerFeatureProvider]) -> Case:
+def _trial(build: Callable[..., LayerFeatureProvider]) -> BackboneTrial:
     provider = build()
     example = provider.example_input(IMAGES)
     images = torch.randn_like(example) if example.is_floating_point() else example
-    return Case(build, provider.eval(), images)
+    return BackboneTrial(build, provider.eval(), images)

@@ -25,7 +25,7 @@ IMAGES = 2
 
 
 @dataclass
-class Case:
+class BackboneTrial:
     """A backbone on trial.
 
     Attributes:
@@ -48,131 +48,131 @@ class Case:
         return f"layer {layer + 1} ('{self.provider.layers[layer].name}')"
 
 
-def _layers_are_as_described(case: Case) -> None:
-    if not case.provider.layers:
+def _layers_are_as_described(trial: BackboneTrial) -> None:
+    if not trial.provider.layers:
         raise Broken("it has no layers")
-    check_layers(case.provider)
-    names = [layer.name for layer in case.provider.layers]
+    check_layers(trial.provider)
+    names = [layer.name for layer in trial.provider.layers]
     if len(set(names)) < len(names):
         raise Broken("two layers have one name", "Name each layer by the path of its block in `model`.")
     with torch.no_grad():
-        for layer, features in enumerate(case.provider.iter_layers(case.images)):
+        for layer, features in enumerate(trial.provider.iter_layers(trial.images)):
             if len(features.tokens) != IMAGES:
-                raise Broken(f"{case.named(layer)} yields {len(features.tokens)} images of {IMAGES}")
-            finalized = case.provider.finalize(features, layer)
-            check_layer(f"{case.named(layer)}, finalized,", case.provider.layers[layer], finalized)
-        if case.provider.embedding is not None:
-            embedded = case.provider.embed(case.images)
-            check_layer("the patch embedding", case.provider.embedding, embedded)
+                raise Broken(f"{trial.named(layer)} yields {len(features.tokens)} images of {IMAGES}")
+            finalized = trial.provider.finalize(features, layer)
+            check_layer(f"{trial.named(layer)}, finalized,", trial.provider.layers[layer], finalized)
+        if trial.provider.embedding is not None:
+            embedded = trial.provider.embed(trial.images)
+            check_layer("the patch embedding", trial.provider.embedding, embedded)
 
 
 @torch.no_grad()
-def _grids_fit_strides(case: Case) -> None:
-    size = case.provider.image_input.size
-    for layer, features in enumerate(case.provider.iter_layers(case.images)):
+def _grids_fit_strides(trial: BackboneTrial) -> None:
+    size = trial.provider.image_input.size
+    for layer, features in enumerate(trial.provider.iter_layers(trial.images)):
         if features.grid is None:
             continue
-        stride = case.provider.layers[layer].stride
+        stride = trial.provider.layers[layer].stride
         for side, cells in zip(size, features.grid, strict=True):
             if abs(side / stride - cells) >= 1:
                 raise Broken(
-                    f"{case.named(layer)} says stride {stride}, but {side} pixels became {cells} cells"
+                    f"{trial.named(layer)} says stride {stride}, but {side} pixels became {cells} cells"
                 )
-    strides = [layer.stride for layer in case.provider.layers]
+    strides = [layer.stride for layer in trial.provider.layers]
     if any(deeper < shallower for shallower, deeper in pairwise(strides)):
         raise Broken("a deeper layer has a smaller stride than a shallower one", "List layers by depth.")
 
 
 @torch.no_grad()
-def _nothing_deeper_runs(case: Case) -> None:
+def _nothing_deeper_runs(trial: BackboneTrial) -> None:
     ran: set[int] = set()
-    for layer in range(case.last + 1):
-        case.provider.block(layer).register_forward_hook(lambda *_, layer=layer: ran.add(layer))
-    for target in sorted({0, 1, case.last // 2, case.last - 1} & set(range(case.last + 1))):
+    for layer in range(trial.last + 1):
+        trial.provider.block(layer).register_forward_hook(lambda *_, layer=layer: ran.add(layer))
+    for target in sorted({0, 1, trial.last // 2, trial.last - 1} & set(range(trial.last + 1))):
         ran.clear()
-        case.provider(case.images, [target])
+        trial.provider(trial.images, [target])
         if target not in ran:
             raise Broken(
-                f"{case.named(target)} was asked for, but that module was never called",
+                f"{trial.named(target)} was asked for, but that module was never called",
                 "Call blocks as modules, block(x), and name each layer after its own.",
             )
         if max(ran) > target:
-            raise Broken(f"{case.named(target)} was asked for, but {case.named(max(ran))} ran too")
+            raise Broken(f"{trial.named(target)} was asked for, but {trial.named(max(ran))} ran too")
 
 
 @torch.no_grad()
-def _layers_come_as_asked(case: Case) -> None:
+def _layers_come_as_asked(trial: BackboneTrial) -> None:
     expected = [
-        _copied(case.provider.finalize(features, layer))
-        for layer, features in enumerate(case.provider.iter_layers(case.images))
+        _copied(trial.provider.finalize(features, layer))
+        for layer, features in enumerate(trial.provider.iter_layers(trial.images))
     ]
-    for wanted in ([case.last, 0], [0]):
-        found = case.provider(case.images, wanted)
-        if len(found) != len(wanted):
-            raise Broken(f"{len(wanted)} layers were asked for, {len(found)} came")
-        for layer, got in zip(wanted, found, strict=True):
-            what = f"{case.named(layer)} of {wanted} is not what iter_layers and finalize give"
-            _require_same(got, expected[layer], what)
+    for layers in ([trial.last, 0], [0]):
+        results = trial.provider(trial.images, layers)
+        if len(results) != len(layers):
+            raise Broken(f"{len(layers)} layers were asked for, {len(results)} came")
+        for layer, features in zip(layers, results, strict=True):
+            what = f"{trial.named(layer)} of {layers} is not what iter_layers and finalize give"
+            _require_same(features, expected[layer], what)
 
 
 @torch.no_grad()
-def _eval_is_deterministic(case: Case) -> None:
-    first, again = (case.provider(case.images, [case.last])[0] for _ in range(2))
+def _eval_is_deterministic(trial: BackboneTrial) -> None:
+    first, again = (trial.provider(trial.images, [trial.last])[0] for _ in range(2))
     _require_same(first, again, "the last layer, asked for twice, differs from run to run")
-    alone = case.provider(case.images[:1], [case.last])[0]
+    alone = trial.provider(trial.images[:1], [trial.last])[0]
     for here, there in zip(alone.tensors, first.tensors, strict=True):
         _require_close(there[:1], here, "an image's features beside others and alone")
 
 
-def _gradients_reach_every_parameter(case: Case) -> None:
-    shapes = [features.tokens.shape for features in layer_shapes(case.provider)]
-    for layer, features in enumerate(case.provider.train().iter_layers(case.images)):
+def _gradients_reach_every_parameter(trial: BackboneTrial) -> None:
+    shapes = [features.tokens.shape for features in layer_shapes(trial.provider)]
+    for layer, features in enumerate(trial.provider.train().iter_layers(trial.images)):
         if features.tokens.shape[1:] != shapes[layer][1:]:
             raise Broken(
-                f"{case.named(layer)} has other tokens in training", "Yield all tokens in both modes."
+                f"{trial.named(layer)} has other tokens in training", "Yield all tokens in both modes."
             )
         if not features.tokens.requires_grad:
-            raise Broken(f"{case.named(layer)} is cut off from the parameters before it")
-    _some_loss(case.provider, case.images).backward()
-    named = list(case.provider.named_parameters())
+            raise Broken(f"{trial.named(layer)} is cut off from the parameters before it")
+    _some_loss(trial.provider, trial.images).backward()
+    named = list(trial.provider.named_parameters())
     without = [(name, p) for name, p in named if p.requires_grad and p.grad is None]
-    left = [name for name, parameter in without if _matters(case, parameter)]
+    left = [name for name, parameter in without if _matters(trial, parameter)]
     if left:
         raise Broken(f"no gradient reaches {', '.join(left[:3])} ({len(left)} parameters), which matter")
 
 
-def _deeper_costs_more(case: Case) -> None:
-    for layer, macs in enumerate(count_layer_macs(case.provider).steps):
+def _deeper_costs_more(trial: BackboneTrial) -> None:
+    for layer, macs in enumerate(count_layer_macs(trial.provider).steps):
         if macs <= 0:
-            raise Broken(f"{case.named(layer)} costs no multiply-adds on top of the layer before")
+            raise Broken(f"{trial.named(layer)} costs no multiply-adds on top of the layer before")
 
 
 @torch.no_grad()
-def _bfloat16_works(case: Case) -> None:
+def _bfloat16_works(trial: BackboneTrial) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        found = case.provider(case.images, range(case.last + 1))
-    for layer, features in enumerate(found):
+        results = trial.provider(trial.images, range(trial.last + 1))
+    for layer, features in enumerate(results):
         if not all(tensor.isfinite().all() for tensor in features.tensors):
-            raise Broken(f"{case.named(layer)} is not finite under bfloat16 autocast")
+            raise Broken(f"{trial.named(layer)} is not finite under bfloat16 autocast")
 
 
 @torch.no_grad()
-def _meta_shapes_agree(case: Case) -> None:
-    real = list(case.provider.iter_layers(case.images))
-    meta = list(on_meta(case.provider).iter_layers(case.images.to("meta")))
+def _meta_shapes_agree(trial: BackboneTrial) -> None:
+    real = list(trial.provider.iter_layers(trial.images))
+    meta = list(on_meta(trial.provider).iter_layers(trial.images.to("meta")))
     for layer, (here, there) in enumerate(zip(real, meta, strict=True)):
         ours, theirs = ([tuple(t.shape) for t in side.tensors] for side in (here, there))
         if ours != theirs or not there.tokens.is_meta:
-            raise Broken(f"{case.named(layer)} differs: {ours} against {theirs} without weights")
+            raise Broken(f"{trial.named(layer)} differs: {ours} against {theirs} without weights")
 
 
 @torch.no_grad()
-def _compiles(case: Case) -> None:
-    expected = case.provider(case.images, [case.last])[0]
+def _compiles(trial: BackboneTrial) -> None:
+    expected = trial.provider(trial.images, [trial.last])[0]
     torch.compiler.reset()
     try:
-        compiled = torch.compile(case.provider, backend="aot_eager", fullgraph=True)
-        got = compiled(case.images, [case.last])[0]
+        compiled = torch.compile(trial.provider, backend="aot_eager", fullgraph=True)
+        got = compiled(trial.images, [trial.last])[0]
     finally:
         torch.compiler.reset()
     for ours, theirs in zip(got.tensors, expected.tensors, strict=True):
@@ -180,41 +180,41 @@ def _compiles(case: Case) -> None:
 
 
 @torch.no_grad()
-def _state_dict_is_all(case: Case) -> None:
-    other = case.build().eval()
-    if other is case.provider:
+def _state_dict_is_all(trial: BackboneTrial) -> None:
+    other = trial.build().eval()
+    if other is trial.provider:
         raise Broken("the factory returns one and the same object", "Build a new network at every call.")
-    other.load_state_dict(case.provider.state_dict())
-    expected = case.provider(case.images, [case.last])[0]
-    got = other(case.images, [case.last])[0]
+    other.load_state_dict(trial.provider.state_dict())
+    expected = trial.provider(trial.images, [trial.last])[0]
+    got = other(trial.images, [trial.last])[0]
     for ours, theirs in zip(got.tensors, expected.tensors, strict=True):
         _require_close(ours, theirs, "a backbone and another one with its state dict")
 
 
 @torch.no_grad()
-def _weights_are_loaded(case: Case) -> None:
+def _weights_are_loaded(trial: BackboneTrial) -> None:
     with TemporaryDirectory() as folder:
-        export_student(case.provider, Path(folder))
-        loaded = case.build(folder).eval()
-    expected = case.provider(case.images, [case.last])[0]
-    got = loaded(case.images, [case.last])[0]
+        export_student(trial.provider, Path(folder))
+        loaded = trial.build(folder).eval()
+    expected = trial.provider(trial.images, [trial.last])[0]
+    got = loaded(trial.images, [trial.last])[0]
     for ours, theirs in zip(got.tensors, expected.tensors, strict=True):
         _require_close(ours, theirs, "a backbone and the one built with its exported weights")
 
 
-def _checkpointing_changes_no_gradient(case: Case) -> None:
-    plain = case.provider.train()
+def _checkpointing_changes_no_gradient(trial: BackboneTrial) -> None:
+    plain = trial.provider.train()
     saving = copy.deepcopy(plain)
-    calls = [0] * (case.last + 1)
-    for layer in range(case.last + 1):
+    calls = [0] * (trial.last + 1)
+    for layer in range(trial.last + 1):
         _count_runs(saving.block(layer), calls, layer)
     saving.checkpoint_gradients()
     for provider in (plain, saving):
         torch.manual_seed(0)
-        _some_loss(provider, case.images).backward()
+        _some_loss(provider, trial.images).backward()
     for layer, count in enumerate(calls):
         if count != 2:
-            raise Broken(f"the block of {case.named(layer)} ran {count} times, not forward and once more")
+            raise Broken(f"the block of {trial.named(layer)} ran {count} times, not forward and once more")
     for (name, ours), theirs in zip(plain.named_buffers(), saving.buffers(), strict=True):
         _require_close(theirs.float(), ours.float(), f"{name}, updated in training, with and without")
     for (name, ours), theirs in zip(plain.named_parameters(), saving.parameters(), strict=True):
@@ -256,12 +256,12 @@ def _copied(features: LayerFeatures) -> LayerFeatures:
 
 
 @torch.no_grad()
-def _matters(case: Case, parameter: Tensor) -> bool:
+def _matters(trial: BackboneTrial, parameter: Tensor) -> bool:
     """Whether the last layer depends on a parameter."""
-    provider, before = case.provider.eval(), parameter.clone()
-    first = provider(case.images, [case.last])[0]
+    provider, before = trial.provider.eval(), parameter.clone()
+    first = provider(trial.images, [trial.last])[0]
     parameter.add_(torch.randn_like(parameter))
-    second = provider(case.images, [case.last])[0]
+    second = provider(trial.images, [trial.last])[0]
     parameter.copy_(before)
     return not all(map(torch.equal, first.tensors, second.tensors))
 

@@ -37,16 +37,16 @@ def check_plugin(
     plugins = installed_plugins()
     for family in info.registers.get("backbones", ()):
         factory = plugins.get("backbones", family)
-        given = [(model, image_size, options or {})]
-        for sample in given if model or options else said_of(factory, "samples", given):
-            found_model, size, found_options = sample
-            report = report_on_backbone(factory, size, model=found_model, options=found_options)
-            yield f"backbone {family} {found_model or ''}".rstrip(), report
+        chosen = [(model, image_size, options or {})]
+        for sample in chosen if model or options else said_of(factory, "samples", chosen):
+            sample_model, size, sample_options = sample
+            report = report_on_backbone(factory, size, model=sample_model, options=sample_options)
+            yield f"backbone {family} {sample_model or ''}".rstrip(), report
     for scheduler in info.registers.get("schedulers", ()):
         factory = plugins.get("schedulers", scheduler)
         samples: Sequence[Mapping[str, Any]] = said_of(factory, "samples", ({},))
-        for sample_options in samples:
-            yield f"scheduler {scheduler}", report_on_scheduler(factory, options=sample_options)
+        for scheduler_options in samples:
+            yield f"scheduler {scheduler}", report_on_scheduler(factory, options=scheduler_options)
 
 
 def _working(name: str) -> PluginInfo:

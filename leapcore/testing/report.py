@@ -1,4 +1,4 @@
-"""What checking a contract found."""
+"""The results of checking a contract."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class RuleResult:
-    """How one rule fared.
+    """The result of one rule's check.
 
     Attributes:
         rule: Its name.
@@ -119,7 +119,7 @@ def _checked(rule: Rule, make: Callable[[], Subject]) -> RuleResult:
     start = perf_counter()
     broken, remedy = "", rule.remedy
     try:
-        with torch.random.fork_rng():  # whatever a check draws, nobody else notices
+        with torch.random.fork_rng():  # what a check draws leaves the caller's state alone
             torch.manual_seed(0)
             rule.check(make())
     except Broken as error:

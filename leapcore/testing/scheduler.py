@@ -25,7 +25,7 @@ STEPS, EPOCH = 240, 20
 
 
 @dataclass
-class Case:
+class SchedulerTrial:
     """A scheduler on trial.
 
     Attributes:
@@ -74,7 +74,9 @@ def report_on_scheduler(
         scheduler.run = RunLength(STEPS, EPOCH)
         return scheduler
 
-    return check_rules(subject_of(factory), RULES, lambda: Case(build, build(num_layers), num_layers))
+    return check_rules(
+        subject_of(factory), RULES, lambda: SchedulerTrial(build, build(num_layers), num_layers)
+    )
 
 
 def _checked(factory: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,45 +96,45 @@ def _checked(factory: Callable[..., Any], options: Mapping[str, Any]) -> dict[st
         ) from error
 
 
-def _targets_are_layers(case: Case) -> None:
-    alignment = case.scheduler.alignment
+def _targets_are_layers(trial: SchedulerTrial) -> None:
+    alignment = trial.scheduler.alignment
     if alignment is not None and alignment not in ALIGNMENTS:
         raise Broken(f"there is no alignment '{alignment}'", did_you_mean(alignment, ALIGNMENTS))
-    for target, _ in _walk(case.scheduler, STEPS):
-        if not isinstance(target, int) or not 0 <= target < case.num_layers:
-            raise Broken(f"the target is {target!r}, for a teacher of {case.num_layers} layers")
+    for target, _ in _walk(trial.scheduler, STEPS):
+        if not isinstance(target, int) or not 0 <= target < trial.num_layers:
+            raise Broken(f"the target is {target!r}, for a teacher of {trial.num_layers} layers")
 
 
-def _moves_are_reported(case: Case) -> None:
+def _moves_are_reported(trial: SchedulerTrial) -> None:
     before: int | None = None
-    for target, moved in _walk(case.scheduler, STEPS):
+    for target, moved in _walk(trial.scheduler, STEPS):
         if before is not None and moved is not (target != before):
             raise Broken(f"the target went from {before} to {target}, and the answer was {moved!r}")
         before = target
 
 
-def _one_layer_is_enough(case: Case) -> None:
+def _one_layer_is_enough(trial: SchedulerTrial) -> None:
     try:
-        scheduler = case.build(1)
+        scheduler = trial.build(1)
     except ValueError:
         return  # its options name a layer that such a teacher does not have
     if any(target != 0 for target, _ in _walk(scheduler, STEPS)):
         raise Broken("with a teacher of one layer, another one was chosen")
 
 
-def _same_scores_same_walk(case: Case) -> None:
-    if list(_walk(case.scheduler, STEPS)) != list(_walk(case.build(case.num_layers), STEPS)):
+def _same_scores_same_walk(trial: SchedulerTrial) -> None:
+    if list(_walk(trial.scheduler, STEPS)) != list(_walk(trial.build(trial.num_layers), STEPS)):
         raise Broken("two schedulers with the same scores chose different layers")
 
 
-def _leaves_random_numbers_alone(case: Case) -> None:
+def _leaves_random_numbers_alone(trial: SchedulerTrial) -> None:
     kept = random.getstate(), np.random.get_state()
-    random.seed(STEPS)  # no state that somebody would seed with, torch's is set by the caller
+    random.seed(STEPS)  # unusual, so that a scheduler's own seed makes a difference
     np.random.seed(STEPS)
     torch.manual_seed(STEPS)
     before = _random_states()
     try:
-        list(_walk(case.scheduler, STEPS))
+        list(_walk(trial.scheduler, STEPS))
         if _random_states() != before:
             raise Broken("it draws from a global random generator, or seeds it")
     finally:
@@ -140,11 +142,11 @@ def _leaves_random_numbers_alone(case: Case) -> None:
         np.random.set_state(kept[1])
 
 
-def _state_is_all(case: Case) -> None:
-    whole = list(_walk(case.build(case.num_layers), STEPS))
-    half = list(_walk(case.scheduler, STEPS // 2))
-    state = json.loads(json.dumps(case.scheduler.state_dict()))
-    resumed = case.build(case.num_layers)
+def _state_is_all(trial: SchedulerTrial) -> None:
+    whole = list(_walk(trial.build(trial.num_layers), STEPS))
+    half = list(_walk(trial.scheduler, STEPS // 2))
+    state = json.loads(json.dumps(trial.scheduler.state_dict()))
+    resumed = trial.build(trial.num_layers)
     resumed.load_state_dict(state)
     rest = list(_walk(resumed, STEPS, first=STEPS // 2))
     if half + rest != whole:
@@ -154,8 +156,8 @@ def _state_is_all(case: Case) -> None:
 def _walk(scheduler: DifficultyScheduler, steps: int, first: int = 0) -> Any:
     """The target of every step, and whether it moved after it."""
     if first == 0:
-        wanted = scheduler.wants_calibration
-        scheduler.start([_score(layer) for layer in range(scheduler.num_layers)] if wanted else None)
+        scores = [_score(layer) for layer in range(scheduler.num_layers)]
+        scheduler.start(scores if scheduler.wants_calibration else None)
         yield scheduler.target, False
     for step in range(first, steps):
         answers = [scheduler.step(_score(step) if scheduler.wants_score else None)]
@@ -180,7 +182,7 @@ RULES = (
     Rule("targets", "target is the 0-based index of one of num_layers layers.", _targets_are_layers),
     Rule("moves", "step and end_epoch answer whether the target changed.", _moves_are_reported),
     Rule("one layer", "A teacher may have a single layer.", _one_layer_is_enough),
-    Rule("same walk", "Decide by what step is told alone: all processes must agree.", _same_scores_same_walk),
+    Rule("same walk", "Decide by the scores alone: all processes must agree.", _same_scores_same_walk),
     Rule("random numbers", "Use a random.Random(seed) of your own.", _leaves_random_numbers_alone),
     Rule("state", "state_dict holds whatever changes, as numbers and text.", _state_is_all),
 )  # fmt: skip

@@ -213,7 +213,7 @@ def build_data(spec: Spec, ranks: Ranks, report: Report) -> Data:
     for folder in spec.evaluate.retrieval:  # a fault there is better found before the training than after
         read_ground_truth(Path(folder))
     digests = spec.cache.folder is not None
-    batches = TrainingBatches(splits.train, data, train.batch_size, train.seed, ranks, named=digests)
+    batches = TrainingBatches(splits.train, data, train.batch_size, train.seed, ranks, digests=digests)
     length = RunLength(train.duration.in_steps(batches.steps_per_epoch), batches.steps_per_epoch)
     return Data(splits, batches, length)
 
@@ -234,8 +234,8 @@ def build_models(spec: Spec, length: RunLength, ranks: Ranks, report: Report = l
         student,
         {teacher.name: teacher.match for teacher in teachers},
         weights={name: backbone.weight for name, backbone in spec.each_teacher.items()},
-        sigreg_weight=spec.objective.sigreg,
-        joined=ranks.all_gather_rows,
+        sigreg=spec.objective.sigreg,
+        gather=ranks.all_gather_rows,
     )
     counts = {t.name: teacher_costs(t.provider, student, t.match, t.alignment) for t in teachers}
     costs = StepCosts(spec.train.batch_size, student_macs(distiller), counts)

@@ -55,7 +55,7 @@ def _map(parts: RunParts, student: LayerFeatureProvider, teacher: Teacher, sampl
                 partial(_student_layers, student, teacher),
                 partial(_teacher_layers, teacher, start, start + at_once),
                 (images.to(parts.device).float() / 255 for images in sample.split(BATCH)),
-                upsample=teacher.match.upsample,
+                grid=teacher.match.grid,
             )
             rows = [[*left, *right] for left, right in zip(rows, part, strict=True)]
     return CkaMap(teacher.name, len(sample), _names(student), _names(teacher.provider), rows)

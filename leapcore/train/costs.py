@@ -187,7 +187,7 @@ def _compared_shape(
 ) -> tuple[int, int]:
     """Tokens per image and channels of the first pair's features, on the grid where they are compared."""
     (ours, theirs), *_ = match.target.pairs(layer)
-    _, target = on_common_grid(student.layers[ours], teacher[theirs], upsample=match.upsample)
+    _, target = on_common_grid(student.layers[ours], teacher[theirs], grid=match.grid)
     return target.tokens.shape[1], target.channels
 
 

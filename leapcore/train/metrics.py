@@ -67,7 +67,7 @@ class StepMetrics:
             name: torch.stack([figures[name] for figures in self._pending if name in figures])
             for name in names
         }
-        return {name: self._ranks.mean(column) for name, column in values.items()}
+        return {name: self._ranks.all_reduce(column, "mean") for name, column in values.items()}
 
     def state_dict(self) -> list[dict[str, float]]:
         """What is not reported yet, the same on every process."""

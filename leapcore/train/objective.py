@@ -7,9 +7,7 @@ from torch import Tensor
 
 from leapcore.core.losses import FeatureLoss
 from leapcore.core.matching import Match
-from leapcore.core.norms import TARGET_NORMS
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.core.targets import TARGETS
 from leapcore.errors import PluginError, SpecError
 from leapcore.plugins.loader import installed_plugins
 from leapcore.spec import ObjectiveSpec
@@ -28,14 +26,14 @@ def build_match(
         return Match(
             student,
             teacher,
-            target=TARGETS[objective.target],
-            patch_loss=patch_loss(objective.patch),
+            target=objective.target,
+            patch=patch_loss(objective.patch),
             cls_weight=objective.cls_weight,
-            separate_cls=objective.cls_head == "separate",
-            sum_pairs=objective.reduction == "sum",
-            embedding_weight=objective.patch_embedding,
-            target_norm=TARGET_NORMS[objective.target_norm],
-            upsample=objective.grid == "larger",
+            cls_head=objective.cls_head,
+            reduction=objective.reduction or "mean",
+            patch_embedding=objective.patch_embedding,
+            target_norm=objective.target_norm,
+            grid=objective.grid,
         )
     except ValueError as error:
         raise SpecError(

@@ -1,6 +1,11 @@
 """Weights and optimizer state as whole tensors, wherever ZeRO keeps their pieces.
 
 What is saved this way fits any number of processes and any ZeRO stage.
+
+ZeRO gives each of R processes one flat float32 piece (N / R,) of the N values of a parameter group, padding
+included. In stages 1 and 2 it joins the group's parameters and cuts the result in R; in stage 3 it cuts each
+parameter in R and joins a process's cuts. The optimizer sees only pieces: what it keeps of a group, such as
+``exp_avg``, is one tensor (N / R,) per process, and one step count for all parameters in it.
 """
 
 from __future__ import annotations
@@ -117,7 +122,12 @@ def _restore_plain(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) ->
 
 
 def _restore_pieces(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) -> None:
-    """First empty state for every piece, then each parameter's part of it."""
+    """First empty state for every piece, then each parameter's part of it.
+
+    An optimizer has no state before its first step. So every piece (N / R,) gets zeros (N / R,) for each kind
+    of tensor that was saved; :func:`_link_pieces` tells DeepSpeed which range of them is which parameter's;
+    and ``put`` copies the part of a saved tensor, of the parameter's shape, that lies in this piece.
+    """
     put = import_deepspeed().utils.safe_set_full_optimizer_state
     parameters = dict(engine.module.named_parameters())
     pieces = {name: _piece_with(engine, parameter) for name, parameter in parameters.items()}

@@ -1,6 +1,6 @@
 """Backbones for leapcore over timm, one module per family.
 
-This package is found through its entry point and uses leapcore's public names only, like anyone's plugin.
+This package is loaded through its entry point and uses leapcore's public names only, like anyone's plugin.
 """
 
 from typing import Any

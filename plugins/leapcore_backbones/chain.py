@@ -89,15 +89,15 @@ def blocks(model: Any, stage: str, container: str) -> Iterator[Link]:
 
 
 def stage_layer(model: Any, stage: str, path: str) -> LayerInfo:
-    """What timm knows of a stage's output, as that of the module at ``path``."""
+    """timm's entry for a stage's output, as that of the module at ``path``."""
     info = next(info for info in feature_info(model) if info["module"] == stage)
     return LayerInfo(path, info["num_chs"], info["reduction"])
 
 
 def feature_info(model: Any) -> list[dict[str, Any]]:
     """timm's table of a model's stages."""
-    found: list[dict[str, Any]] = getattr(model.feature_info, "info", model.feature_info)
-    return found
+    infos: list[dict[str, Any]] = getattr(model.feature_info, "info", model.feature_info)
+    return infos
 
 
 def with_final_convolution(model: Any, links: Iterator[Link]) -> Iterator[Link]:

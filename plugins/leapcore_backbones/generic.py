@@ -37,12 +37,12 @@ class IntermediatesProvider(LayerFeatureProvider):
     def __init__(self, model: Any) -> None:
         if not hasattr(model, "forward_intermediates"):
             raise _refused(model, "has no forward_intermediates in timm")
-        found = {index: layer for index, layer in enumerate(_layers(model)) if layer is not None}
-        if not found:
+        layers = {index: layer for index, layer in enumerate(_layers(model)) if layer is not None}
+        if not layers:
             raise _refused(model, "has layers in timm's table that are none of its modules")
-        super().__init__(tuple(found.values()), timm_image_input(model))
+        super().__init__(tuple(layers.values()), timm_image_input(model))
         self.model = model
-        self._indices = tuple(found)  # as forward_intermediates counts them
+        self._indices = tuple(layers)  # as forward_intermediates counts them
         self._keep_what_costs_more()
 
     def iter_layers(self, images: Tensor) -> Iterator[LayerFeatures]:
@@ -50,14 +50,14 @@ class IntermediatesProvider(LayerFeatureProvider):
         yield from self.features(images, range(len(self.layers)))
 
     def features(self, images: Tensor, layers: Sequence[int]) -> list[LayerFeatures]:
-        """The given layers, nothing deeper."""
-        wanted = sorted(set(layers))
-        indices = [self._indices[layer] for layer in wanted]
+        """These layers, and nothing deeper is computed."""
+        rising = sorted(set(layers))
+        indices = [self._indices[layer] for layer in rising]
         maps = self.model.forward_intermediates(
             images, indices=indices, stop_early=True, intermediates_only=True, output_fmt="NCHW"
         )
-        found = {layer: LayerFeatures.from_nchw(x) for layer, x in zip(wanted, maps, strict=True)}
-        return [found[layer] for layer in layers]
+        features = {layer: LayerFeatures.from_nchw(x) for layer, x in zip(rising, maps, strict=True)}
+        return [features[layer] for layer in layers]
 
     def finalize(self, features: LayerFeatures, layer: int) -> LayerFeatures:
         """The model's final norm, where it has one that timm applies to the last layer's width."""

@@ -29,7 +29,7 @@ class SwinProvider(ChainProvider):
 
 
 class HieraProvider(LayerFeatureProvider):
-    """Tokens in the order of their attention windows, brought back to rows for whoever looks.
+    """Tokens in the order of their attention windows, yielded row by row.
 
     Args:
         model: A timm ``Hiera``.
@@ -59,7 +59,7 @@ class HieraProvider(LayerFeatureProvider):
 
 
 class PvtProvider(LayerFeatureProvider):
-    """Blocks that are told the grid, and a norm at the end of every stage.
+    """Blocks that take the grid as an argument, and a norm at the end of every stage.
 
     Args:
         model: A timm ``PyramidVisionTransformerV2``.

@@ -52,7 +52,7 @@ class VitProvider(LayerFeatureProvider):
             yield self._split(x, grid)
 
     def _positioned(self, patches: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
-        """All tokens with their positions, and what each block is told beside them."""
+        """All tokens with their positions, and each block's further arguments."""
         model = self.model
         x = model.norm_pre(model.patch_drop(model._pos_embed(patches)))
         return x, [{}] * len(model.blocks)
@@ -69,7 +69,7 @@ class VitProvider(LayerFeatureProvider):
 
 
 class EvaProvider(VitProvider):
-    """Blocks that are told the rotary positions.
+    """Blocks that take the rotary positions as an argument.
 
     Args:
         model: A timm ``Eva``.
@@ -84,7 +84,7 @@ class EvaProvider(VitProvider):
 
 
 class BeitProvider(VitProvider):
-    """Blocks that are told the relative positions, where they share them.
+    """Blocks that take the relative positions as an argument, where they share them.
 
     Args:
         model: A timm ``Beit``.

@@ -119,7 +119,7 @@ def test_a_backbone_whose_code_changed_is_another(tmp_path, monkeypatch):
 def views_of(data, epoch, **options):
     """Each image's view by its digest, and their order."""
     images = digits(data, "", 0).train
-    batches = TrainingBatches(images, data, 479, seed=3, named=True, **options)
+    batches = TrainingBatches(images, data, 479, seed=3, digests=True, **options)
     return [bytes(row) for batch in batches.epoch(epoch) for row in batch.digests.tolist()]
 
 
@@ -136,7 +136,9 @@ def test_views_come_again_in_another_order(path):
 def test_digests_do_not_depend_on_workers_and_name_the_pixels(path):
     data = DataSpec(source="digits", image_size=16, workers=2, augment={"views": 1, "color": 0})
     assert views_of(data, 0) == views_of(data.model_copy(update={"workers": 0}), 0)
-    batch = Batch.named([(torch.full((3, 2, 2), shade, dtype=torch.uint8), 0, ()) for shade in (1, 2, 1)])
+    batch = Batch.with_digests(
+        [(torch.full((3, 2, 2), shade, dtype=torch.uint8), 0, ()) for shade in (1, 2, 1)]
+    )
     first, second, third = batch.digests.tolist()
     assert first == third != second
 
@@ -145,10 +147,10 @@ def test_a_stream_names_its_views_but_does_not_repeat_them(tmp_path):
     write_shards(tmp_path)
     data = {"source": "wds/toy", "root": str(tmp_path), "val": "validation", "image_size": 16, "workers": 0}
     spec = DataSpec(**data)
-    batches = TrainingBatches(from_timm(spec, "toy", 0).train, spec, 3, seed=0, named=True)
+    batches = TrainingBatches(from_timm(spec, "toy", 0).train, spec, 3, seed=0, digests=True)
     for batch in batches.epoch(0):
-        named = Batch.named([(view, 0, ()) for view in batch.pixels])
-        assert batch.digests.tolist() == named.digests.tolist()
+        expected = Batch.with_digests([(view, 0, ()) for view in batch.pixels])
+        assert batch.digests.tolist() == expected.digests.tolist()
     again = DataSpec(**data, augment={"views": 1})
     with pytest.raises(SpecError, match=r"data.augment.views: the images of the stream(.|\n)*Leave it out"):
         TrainingBatches(from_timm(again, "toy", 0).train, again, 3, seed=0)

@@ -46,7 +46,7 @@ class Cached:
 
     def __call__(self, *views, layers=(0, 1), stamp=None):
         bytes_ = torch.stack([torch.full((3, 4, 4), view, dtype=torch.uint8) for view in views])
-        batch = Batch.named([(pixels, 0, ()) for pixels in bytes_])
+        batch = Batch.with_digests([(pixels, 0, ()) for pixels in bytes_])
         stamp = stamp or Stamp(7, next(self.steps))
         pixels = batch.pixels.float() / 255
         return self.cache.features(list(layers), pixels, batch.digests, stamp, self.teacher), pixels

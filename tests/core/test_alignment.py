@@ -127,39 +127,34 @@ class Meeting:
     def __init__(self, size):
         self.met, self.here = threading.Barrier(size, timeout=20), {}
 
-    def sum(self, tensor):
-        return self._together(tensor, lambda everybodys: everybodys.sum(0))
-
-    def max(self, tensor):
-        return self._together(tensor, lambda everybodys: everybodys.amax(0))
-
-    def _together(self, tensor, reduce):
+    def all_reduce(self, tensor, op="sum"):
         self.here[threading.get_ident()] = tensor
         self.met.wait()
-        found = reduce(torch.stack([self.here[thread] for thread in sorted(self.here)]))
+        everybodys = torch.stack([self.here[thread] for thread in sorted(self.here)])
         self.met.wait()
-        return found
+        return everybodys.sum(0) if op == "sum" else everybodys.amax(0)
 
 
 def _shared(score, x, y, cut, **options):
-    """What each of two parts finds, the first of which holds the rows before ``cut``."""
+    """The score that each of two parts computes, the first of which holds the rows before ``cut``."""
     meeting, parts = Meeting(2), (slice(0, cut), slice(cut, len(x)))
     with ThreadPoolExecutor(2) as threads:
-        found = threads.map(lambda part: score(x[part], y[part], parts=meeting, **options).item(), parts)
-    return list(found)
+        scores = threads.map(lambda part: score(x[part], y[part], parts=meeting, **options).item(), parts)
+    return list(scores)
 
 
 @pytest.mark.parametrize("cut", [30, 7, 0])
 @pytest.mark.parametrize("rows", [None, 60])
-def test_parts_find_the_score_of_all_rows(cut, rows):
+def test_parts_compute_the_score_of_all_rows(cut, rows):
     """With more channels than rows too, where alone the products of the samples are taken."""
     x = torch.randn(60, 70, generator=torch.Generator().manual_seed(0)) + 5
     y = x @ torch.randn(70, 65, generator=torch.Generator().manual_seed(1)) + 9
     for options in ({}, {"unbiased": True}):
-        wanted = linear_cka(x, y, **options).item()
-        assert _shared(linear_cka, x, y, cut, rows=rows, **options) == pytest.approx([wanted] * 2, abs=1e-5)
-    wanted = mean_cosine(x, x + 3).item()
-    assert _shared(mean_cosine, x, x + 3, cut, rows=rows) == pytest.approx([wanted] * 2)
+        expected = linear_cka(x, y, **options).item()
+        scores = _shared(linear_cka, x, y, cut, rows=rows, **options)
+        assert scores == pytest.approx([expected] * 2, abs=1e-5)
+    expected = mean_cosine(x, x + 3).item()
+    assert _shared(mean_cosine, x, x + 3, cut, rows=rows) == pytest.approx([expected] * 2)
 
 
 def test_a_part_alone_decides_nothing_of_all():
@@ -187,7 +182,7 @@ def test_a_nearly_constant_side_counts_as_constant_and_a_small_variation_does_no
     assert linear_cka(1 + 1e-4 * noise, noise).item() == pytest.approx(1, abs=0.01)
 
 
-def test_scores_have_names_and_what_measuring_them_costs_is_told():
+def test_scores_have_names_and_a_cost():
     """Through the samples where they are fewer, else three quarters of both squares and all of the mixed product."""
     assert {name: score.macs(100, 8) for name, score in ALIGNMENTS.items()} == {
         "cka": 100 * 64 * 5 // 2,
@@ -195,7 +190,7 @@ def test_scores_have_names_and_what_measuring_them_costs_is_told():
         "cosine": 3 * 100 * 8,
     }
     x, y = torch.randn(20, 6), torch.randn(20, 6)
-    found = [ALIGNMENTS[name].score(x, y) for name in ("cka", "unbiased_cka", "cosine")]
-    assert found == [linear_cka(x, y), linear_cka(x, y, unbiased=True), mean_cosine(x, y)]
+    scores = [ALIGNMENTS[name].score(x, y) for name in ("cka", "unbiased_cka", "cosine")]
+    assert scores == [linear_cka(x, y), linear_cka(x, y, unbiased=True), mean_cosine(x, y)]
     assert ALIGNMENTS["cka"].macs(8, 100) == 2 * 64 * 100
     assert ALIGNMENTS["cka"].macs(8, 8) == 8 * 64 * 5 // 2

@@ -15,16 +15,16 @@ IMAGES = torch.arange(12).view(12, 1, 1, 1)
 def layers(*shapes, offset=3.0, prefix=False, seed=0):
     """Features of twelve images, one per (rows, columns, channels); rows None for features without a grid."""
     torch.manual_seed(seed)
-    found = []
+    features = []
     for height, width, channels in shapes:
         tokens = torch.randn(12, (height or 1) * width, channels) + offset * torch.randn(channels)
         grid = None if height is None else (height, width)
-        found.append(LayerFeatures(tokens, grid, torch.randn(12, 2, channels) if prefix else None))
-    return found
+        features.append(LayerFeatures(tokens, grid, torch.randn(12, 2, channels) if prefix else None))
+    return features
 
 
-def given(features):
-    """What :func:`cka_map` is handed: the features of the images with these numbers."""
+def backbone(features):
+    """What :func:`cka_map` calls: it gives the features of the images with these numbers."""
 
     def some(images):
         here = images.flatten()
@@ -35,41 +35,41 @@ def given(features):
     return some
 
 
-def expected(student, teacher, upsample=False):
-    pairs = [[on_common_grid(a, b, upsample=upsample) for b in teacher] for a in student]
+def expected(student, teacher, grid="smaller"):
+    pairs = [[on_common_grid(a, b, grid=grid) for b in teacher] for a in student]
     return [
         [linear_cka(a.tokens.flatten(0, 1), b.tokens.flatten(0, 1)).item() for a, b in row] for row in pairs
     ]
 
 
-def close(found, wanted):
-    return torch.allclose(torch.tensor(found), torch.tensor(wanted), atol=2e-6)
+def close(scores, others):
+    return torch.allclose(torch.tensor(scores), torch.tensor(others), atol=2e-6)
 
 
-@pytest.mark.parametrize("upsample", [False, True])
+@pytest.mark.parametrize("grid", ["smaller", "larger"])
 @pytest.mark.parametrize("at_once", [12, 5])
-def test_it_is_the_alignment_of_each_pair_on_its_common_grid(upsample, at_once):
+def test_it_is_the_alignment_of_each_pair_on_its_common_grid(grid, at_once):
     student = layers((4, 4, 8), (4, 4, 8), (2, 2, 16))
     teacher = layers((4, 4, 6), (2, 8, 6), (1, 1, 24), seed=1, prefix=True)
-    found = cka_map(given(student), given(teacher), IMAGES.split(at_once), upsample=upsample)
-    assert close(found, expected(student, teacher, upsample))
+    scores = cka_map(backbone(student), backbone(teacher), IMAGES.split(at_once), grid=grid)
+    assert close(scores, expected(student, teacher, grid))
 
 
 def test_layers_without_a_grid_are_compared_as_in_a_run():
     student = layers((4, 4, 8), (2, 2, 8), prefix=True)
     teacher = layers((None, 4, 6), (None, 7, 6), seed=1)  # as many tokens as one, and as none
-    found = cka_map(given(student), given(teacher), IMAGES.split(5))
-    assert close(found, expected(student, teacher))
+    scores = cka_map(backbone(student), backbone(teacher), IMAGES.split(5))
+    assert close(scores, expected(student, teacher))
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 def test_a_backbone_is_like_itself_layer_by_layer(offset):
     """With a mean a hundred times the deviation, too."""
     student = layers(*[(4, 4, 8)] * 3, offset=offset)
-    found = torch.tensor(cka_map(given(student), given(student), IMAGES.split(5)))
-    assert torch.allclose(found.diagonal(), torch.ones(3), atol=1e-5)
-    assert torch.allclose(found, found.T, atol=1e-5)
-    assert (found - torch.eye(3)).max() < 0.5
+    scores = torch.tensor(cka_map(backbone(student), backbone(student), IMAGES.split(5)))
+    assert torch.allclose(scores.diagonal(), torch.ones(3), atol=1e-5)
+    assert torch.allclose(scores, scores.T, atol=1e-5)
+    assert (scores - torch.eye(3)).max() < 0.5
 
 
 def test_scale_does_not_matter_constants_give_0_and_infinities_nan():
@@ -78,9 +78,9 @@ def test_scale_does_not_matter_constants_give_0_and_infinities_nan():
     huge = LayerFeatures(base.tokens * 1e20, base.grid)
     constant = LayerFeatures(constant.tokens[:1, :1].expand(12, 16, 8), base.grid)
     broken.tokens[7, 3, 2] = math.inf
-    (found,) = cka_map(given([base]), given([tiny, huge, constant, broken]), IMAGES.split(5))
-    assert found[:3] == pytest.approx([1, 1, 0], abs=1e-5)
-    assert math.isnan(found[3])
+    (row,) = cka_map(backbone([base]), backbone([tiny, huge, constant, broken]), IMAGES.split(5))
+    assert row[:3] == pytest.approx([1, 1, 0], abs=1e-5)
+    assert math.isnan(row[3])
 
 
 def test_16_bit_features_are_widened_under_autocast_too():
@@ -88,5 +88,5 @@ def test_16_bit_features_are_widened_under_autocast_too():
     half = [LayerFeatures(layer.tokens.bfloat16(), layer.grid) for layer in layers((4, 4, 64), seed=1)]
     wide = [LayerFeatures(layer.tokens.float(), layer.grid) for layer in half]
     with torch.autocast("cpu", torch.bfloat16):
-        found = cka_map(given(student), given(half), IMAGES.split(5))
-    assert close(found, expected(student, wide))
+        scores = cka_map(backbone(student), backbone(half), IMAGES.split(5))
+    assert close(scores, expected(student, wide))

@@ -9,7 +9,6 @@ from leapcore import Distiller, ImageInput, Match, Projector, linear_cka
 from leapcore.core.distiller import merged
 from leapcore.core.losses import cosine, mse, sigreg
 from leapcore.core.matching import TeacherFeatures
-from leapcore.core.targets import AllLayers
 
 # The reference names two of the teacher's tensors otherwise than timm.
 RENAMED = {"register_tokens": "reg_token", "mask_token": None}
@@ -39,9 +38,9 @@ def _pixels_as_they_are(provider):
     return provider
 
 
-def _distiller(student, teacher, sigreg_weight=0.0, **options):
+def _distiller(student, teacher, sigreg=0.0, **options):
     match = Match(student, teacher, **options)
-    return Distiller(student, {"teacher": match}, sigreg_weight=sigreg_weight)
+    return Distiller(student, {"teacher": match}, sigreg=sigreg)
 
 
 def _head(distiller, kind="heads", width="24"):
@@ -144,7 +143,7 @@ def test_cosine_loss_ignores_scale():
 
 def test_a_separate_class_head_is_used_and_trained(vit):
     teacher, pixels = vit(), torch.rand(2, 3, 28, 28)
-    distiller = _distiller(vit(embed_dim=12), teacher, separate_cls=True)
+    distiller = _distiller(vit(embed_dim=12), teacher, cls_head="separate")
     total, result = _compare(distiller, teacher, pixels, 1)
     total.loss.backward()
     (features,) = distiller.student(distiller.student.prepare(pixels), [3])
@@ -156,7 +155,7 @@ def test_a_separate_class_head_is_used_and_trained(vit):
 
 
 def test_resetting_the_projector_draws_new_heads_in_place():
-    projector = Projector(12, [24], separate_cls=True)
+    projector = Projector(12, [24], cls_head="separate")
     before = [parameter.clone() for parameter in projector.parameters()]
     kept = [id(parameter) for parameter in projector.parameters()]
     with torch.no_grad():
@@ -168,7 +167,7 @@ def test_resetting_the_projector_draws_new_heads_in_place():
 
 
 def test_a_match_resets_all_its_projectors(vit):
-    match = Match(vit(embed_dim=12), vit(), target=AllLayers)
+    match = Match(vit(embed_dim=12), vit(), target="all")
     before = [projector.heads["24"].weight.clone() for projector in match.projectors]
     match.reset_projectors()
     assert len(before) == 4
@@ -183,28 +182,28 @@ def test_sigreg_is_zero_for_white_features_and_joins_the_loss(vit):
     assert sigreg(torch.zeros(10, 4)).item() == pytest.approx(2)  # the norm of the 4 x 4 identity
     assert sigreg(3 * white).item() == pytest.approx(16, rel=0.01)  # 4 variances of 9: 8 too many each
     teacher, pixels = vit(), torch.rand(4, 3, 28, 28)
-    distiller = _distiller(vit(embed_dim=12), teacher, sigreg_weight=0.01, cls_weight=0.0)
+    distiller = _distiller(vit(embed_dim=12), teacher, sigreg=0.01, cls_weight=0.0)
     total, result = _compare(distiller, teacher, pixels, 1)
     assert total.loss.item() == pytest.approx((result.patch_loss + 0.01 * total.sigreg_loss).item())
     assert total.sigreg_loss > 0
 
 
-@pytest.mark.parametrize("embedding_weight", [0.0, 0.5])
-def test_equal_parts_of_a_batch_merge_into_what_the_whole_gives(vit, embedding_weight):
+@pytest.mark.parametrize("patch_embedding", [0.0, 0.5])
+def test_equal_parts_of_a_batch_merge_into_what_the_whole_gives(vit, patch_embedding):
     teacher, pixels = vit(), torch.rand(4, 3, 28, 28)
-    distiller = _distiller(vit(embed_dim=12), teacher, embedding_weight=embedding_weight)
+    distiller = _distiller(vit(embed_dim=12), teacher, patch_embedding=patch_embedding)
     match = distiller.matches[0]
     whole = match.teacher_features(teacher, pixels, 1)
     pieces = [match.teacher_features(teacher, part, 1) for part in pixels.split(2)]
     joined = TeacherFeatures.joined(pieces)
     assert torch.allclose(joined.layers[0].pooled, whole.layers[0].pooled, atol=1e-6)
-    assert (joined.embedding is None) == (embedding_weight == 0)
-    wanted = distiller(pixels, {"teacher": whole})
+    assert (joined.embedding is None) == (patch_embedding == 0)
+    expected = distiller(pixels, {"teacher": whole})
     parts = [distiller(part, {"teacher": piece}) for part, piece in zip(pixels.split(2), pieces, strict=True)]
-    found = merged(parts)
-    assert found.loss.item() == pytest.approx(wanted.loss.item(), rel=1e-5)
-    assert not found.loss.requires_grad
-    for ours, theirs in zip(found.comparisons["teacher"], wanted.comparisons["teacher"], strict=True):
+    result = merged(parts)
+    assert result.loss.item() == pytest.approx(expected.loss.item(), rel=1e-5)
+    assert not result.loss.requires_grad
+    for ours, theirs in zip(result.comparisons["teacher"], expected.comparisons["teacher"], strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
     assert merged(parts[:1]) is parts[0]
     assert TeacherFeatures.joined(pieces[:1]) is pieces[0]

@@ -1,9 +1,9 @@
 import pytest
 
-from leapcore.core.adaptive import CkaScheduler, PlateauScheduler
+from leapcore.core.alignment_schedulers import CkaScheduler, PlateauScheduler
+from leapcore.core.clock_schedulers import LinearScheduler
 from leapcore.core.duration import Duration, RunLength
 from leapcore.core.forecast import Forecast, Stay, StepTimes, course, ends, started_at, together
-from leapcore.core.paced import LinearScheduler
 from leapcore.core.schedulers import FixedScheduler
 
 LENGTH = RunLength(total_steps=60, steps_per_epoch=5)

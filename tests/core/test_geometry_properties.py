@@ -1,5 +1,7 @@
 """Features of any two backbones meet on one grid, whatever their sizes."""
 
+from typing import get_args
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from torch import nn
 from leapcore import LayerFeatures, LayerInfo, Match
 from leapcore.core.features import on_common_grid
 from leapcore.core.matching import StudentFeatures
+from leapcore.core.objective import ClsHead, CommonGrid
 
 sides = st.integers(1, 9)
 grids = st.tuples(sides, sides)
@@ -33,19 +36,19 @@ def _close(one, other):
 @given(st.tuples(sides, sides, sides, sides))
 def test_a_feature_map_comes_back_from_its_tokens(shape):
     feature_map = torch.randn(shape)
-    found = LayerFeatures.from_nchw(feature_map)
-    assert torch.equal(found.tokens.transpose(1, 2).unflatten(2, found.grid), feature_map)
+    these = LayerFeatures.from_nchw(feature_map)
+    assert torch.equal(these.tokens.transpose(1, 2).unflatten(2, these.grid), feature_map)
 
 
 @quick
 @given(features(grid=grids), grids, st.floats(-3, 3))
 def test_resizing_makes_no_values_up(these, grid, value):
     """It averages: constants stay, nothing leaves its range, the class token is none of its business."""
-    found = these.resized(grid)
-    assert (found.grid, found.tokens.shape) == (grid, (2, grid[0] * grid[1], 3))
-    assert found.prefix_tokens is these.prefix_tokens
-    assert found.tokens.max() <= these.tokens.max() + 1e-5
-    assert found.tokens.min() >= these.tokens.min() - 1e-5
+    resized = these.resized(grid)
+    assert (resized.grid, resized.tokens.shape) == (grid, (2, grid[0] * grid[1], 3))
+    assert resized.prefix_tokens is these.prefix_tokens
+    assert resized.tokens.max() <= these.tokens.max() + 1e-5
+    assert resized.tokens.min() >= these.tokens.min() - 1e-5
     constant = LayerFeatures(torch.full_like(these.tokens, value), these.grid).resized(grid)
     assert _close(constant.tokens, torch.full_like(constant.tokens, value))
 
@@ -80,12 +83,12 @@ def test_no_image_touches_another(these, grid):
 
 
 @quick
-@given(features(), features(), st.booleans())
-def test_any_two_meet_whichever_comes_first(a, b, upsample):
-    left, right = on_common_grid(a, b, upsample=upsample)
+@given(features(), features(), st.sampled_from(get_args(CommonGrid)))
+def test_any_two_meet_whichever_comes_first(a, b, grid):
+    left, right = on_common_grid(a, b, grid=grid)
     assert left.grid == right.grid or None in (left.grid, right.grid)
     assert left.tokens.shape == right.tokens.shape
-    swapped = on_common_grid(b, a, upsample=upsample)
+    swapped = on_common_grid(b, a, grid=grid)
     assert torch.equal(swapped[0].tokens, right.tokens)
     assert torch.equal(swapped[1].tokens, left.tokens)
     assert torch.equal(left.pooled, a.pooled) or a.prefix_tokens is None
@@ -102,9 +105,14 @@ class _Stub(nn.Module):
 
 
 @quick
-@given(features(channels=4), features(channels=6), st.booleans(), st.booleans())
-def test_a_match_compares_any_student_with_any_teacher(ours, theirs, upsample, separate_cls):
-    match = Match(_Stub(4, 4), _Stub(6, 6, 6), upsample=upsample, separate_cls=separate_cls)
+@given(
+    features(channels=4),
+    features(channels=6),
+    st.sampled_from(get_args(CommonGrid)),
+    st.sampled_from(get_args(ClsHead)),
+)
+def test_a_match_compares_any_student_with_any_teacher(ours, theirs, grid, cls_head):
+    match = Match(_Stub(4, 4), _Stub(6, 6, 6), grid=grid, cls_head=cls_head)
     ((projected, target),) = match.projected(StudentFeatures({1: ours}), [theirs])
     assert projected.tokens.shape == target.tokens.shape
     assert projected.pooled.shape == target.pooled.shape == (2, 6)

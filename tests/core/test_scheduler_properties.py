@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from properties import quick
 
 from leapcore import Duration
-from leapcore.core.adaptive import CkaScheduler, CosineScheduler, PlateauScheduler
+from leapcore.core.alignment_schedulers import CkaScheduler, CosineScheduler, PlateauScheduler
+from leapcore.core.clock_schedulers import LinearScheduler, RandomScheduler, StepsScheduler
 from leapcore.core.duration import RunLength
-from leapcore.core.paced import LinearScheduler, RandomScheduler, StepsScheduler
 
 durations = st.builds(Duration, st.integers(1, 9), st.sampled_from(["ep", "st"]))
 scores = st.one_of(st.none(), st.floats(-1, 1), st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -30,7 +30,7 @@ def _builder(kind, layers, options, total=60):
 
 
 @st.composite
-def adaptive(draw, limited=False):
+def alignment_schedulers(draw, limited=False):
     """LEAP's kinds, with options of all sorts."""
     layers = draw(st.integers(1, 8))
     options = {
@@ -46,7 +46,7 @@ def adaptive(draw, limited=False):
 
 
 @st.composite
-def paced(draw):
+def clock_schedulers(draw):
     """Those that follow the clock."""
     layers = draw(st.integers(1, 8))
     times = st.dictionaries(durations, st.integers(1, layers), min_size=1, max_size=4)
@@ -73,7 +73,7 @@ def _take(scheduler, step):
 
 
 @quick
-@given(adaptive(), walks)
+@given(alignment_schedulers(), walks)
 def test_the_target_climbs_inside_its_range_and_says_when(build, walk):
     scheduler = _started(build)
     for step in walk:
@@ -87,7 +87,7 @@ def test_the_target_climbs_inside_its_range_and_says_when(build, walk):
 
 
 @quick
-@given(adaptive(limited=True), walks)
+@given(alignment_schedulers(limited=True), walks)
 def test_no_layer_but_the_last_is_the_target_for_longer_than_the_limit(build, walk):
     scheduler = _started(build)
     limit, spent = scheduler.max_time_per_layer, {"st": 0, "ep": 0}
@@ -102,7 +102,7 @@ def test_no_layer_but_the_last_is_the_target_for_longer_than_the_limit(build, wa
 
 
 @quick
-@given(adaptive() | paced(), walks, st.data())
+@given(alignment_schedulers() | clock_schedulers(), walks, st.data())
 def test_a_run_cut_in_two_anywhere_walks_as_in_one_go(build, walk, data):
     cut = data.draw(st.integers(0, len(walk)))
     whole, first, second = _started(build), _started(build), build()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from leapcore import Distiller, LayerFeatures, LayerInfo, Match
 from leapcore.core.matching import EmbeddingLoss
-from leapcore.core.targets import AllLayers, LayerAndLast, OneLayer, Pair
+from leapcore.core.targets import AllLayers, LayerAndLast, LayerPair, OneLayer
 from leapcore.plugins.loader import installed_plugins
 
 PIXELS = torch.rand(4, 3, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -20,8 +20,8 @@ def _compare(student, teacher, layer, **options):
 
 
 def test_which_layers_are_paired():
-    assert OneLayer(6, 12).pairs(3) == [Pair(5, 3)]
-    assert LayerAndLast(6, 12).pairs(3) == [Pair(5, 3), Pair(5, 11)]
+    assert OneLayer(6, 12).pairs(3) == [LayerPair(5, 3)]
+    assert LayerAndLast(6, 12).pairs(3) == [LayerPair(5, 3), LayerPair(5, 11)]
     assert [pair.teacher for pair in AllLayers(12, 12).pairs(0)] == list(range(12))
     assert [pair.teacher for pair in AllLayers(6, 12).pairs(0)] == [1, 3, 5, 7, 9, 11]
     assert [pair.teacher for pair in AllLayers(4, 3).pairs(0)] == [0, 1, 2, 2]
@@ -36,7 +36,7 @@ def test_the_layer_beside_the_last_is_never_the_last_itself():
 
 def test_layer_and_last_equal_the_concatenation_under_a_head_of_twice_the_width(vit):
     student, teacher = vit(embed_dim=12), vit()
-    match, result = _compare(student, teacher, 1, target=LayerAndLast)
+    match, result = _compare(student, teacher, 1, target="layer+last")
     heads = [projector.heads["24"] for projector in match.projectors]
     weight, bias = torch.cat([h.weight for h in heads]), torch.cat([h.bias for h in heads])
     (ours,) = student(student.prepare(PIXELS), [3])
@@ -51,10 +51,10 @@ def test_layer_and_last_equal_the_concatenation_under_a_head_of_twice_the_width(
     assert torch.allclose(result.projected, heads[0](ours.tokens).flatten(0, 1))
 
 
-@pytest.mark.parametrize(("sum_pairs", "reduce"), [(True, torch.sum), (False, torch.mean)])
-def test_all_layers_each_have_a_head_and_the_students_inner_layers_no_norm(vit, sum_pairs, reduce):
+@pytest.mark.parametrize(("reduction", "reduce"), [("sum", torch.sum), ("mean", torch.mean)])
+def test_all_layers_each_have_a_head_and_the_students_inner_layers_no_norm(vit, reduction, reduce):
     student, teacher = vit(embed_dim=12), vit()
-    match, result = _compare(student, teacher, 3, target=AllLayers, sum_pairs=sum_pairs)
+    match, result = _compare(student, teacher, 3, target="all", reduction=reduction)
     ours = list(student.iter_layers(student.prepare(PIXELS)))
     ours[3] = student.finalize(ours[3], 3)
     theirs = teacher(teacher.prepare(PIXELS), range(4))
@@ -74,7 +74,7 @@ def test_all_layers_each_have_a_head_and_the_students_inner_layers_no_norm(vit, 
 
 def test_the_patch_embedding_loss_compares_what_the_first_convolutions_make(vit):
     student, teacher = vit(embed_dim=12), vit()
-    match, result = _compare(student, teacher, 0, embedding_weight=0.5)
+    match, result = _compare(student, teacher, 0, patch_embedding=0.5)
     ours = student.model.patch_embed.proj(student.prepare(PIXELS)).flatten(2).mT
     theirs = teacher.model.patch_embed.proj(teacher.prepare(PIXELS)).flatten(2).mT
     expected = F.mse_loss(F.layer_norm(match.embedding.head(ours), [24]), F.layer_norm(theirs, [24]))
@@ -88,7 +88,7 @@ def test_the_patch_embedding_loss_compares_what_the_first_convolutions_make(vit)
 
 def test_patch_embeddings_of_different_grids_meet_on_the_smaller(vit):
     student, teacher = vit(patch_size=14, embed_dim=12), vit()
-    _, result = _compare(student, teacher, 0, embedding_weight=1.0)
+    _, result = _compare(student, teacher, 0, patch_embedding=1.0)
     assert 0 < result.embedding_loss.item() < 10
 
 
@@ -113,7 +113,7 @@ def test_a_backbone_without_a_patch_embedding_is_named(vit):
     student, teacher = vit(), vit()
     student.embedding = None
     with pytest.raises(ValueError, match="the student's backbone family has no patch embedding"):
-        Match(student, teacher, embedding_weight=1.0)
+        Match(student, teacher, patch_embedding=1.0)
 
 
 def test_two_teachers_add_their_losses_by_weight_and_keep_their_own_heads(vit):
@@ -132,7 +132,7 @@ def test_two_teachers_add_their_losses_by_weight_and_keep_their_own_heads(vit):
 def test_stages_of_different_widths_get_a_head_each(vit):
     student, teacher = vit(embed_dim=12), vit()
     teacher.layers = tuple(LayerInfo(f"stage.{i}", c, 7) for i, c in enumerate((8, 8, 16, 32)))
-    match = Match(student, teacher, target=LayerAndLast)
+    match = Match(student, teacher, target="layer+last")
     assert [sorted(projector.heads) for projector in match.projectors] == [["16", "8"], ["32"]]
     narrow = LayerFeatures(torch.rand(4, 16, 8), (4, 4))
     wide = LayerFeatures(torch.rand(4, 4, 32), (2, 2))

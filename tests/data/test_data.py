@@ -37,7 +37,7 @@ def _folder_data(root, **changes):
 
 
 def _all(batches):
-    return [pixels for pixels, *_ in batches]
+    return [batch.pixels for batch in batches]
 
 
 def test_digits_are_split_the_same_way_every_time():
@@ -74,10 +74,10 @@ def test_epochs_and_seeds_differ_and_every_image_comes_once():
     train = digits(_data(), "", 0).train
     batches = TrainingBatches(train, _data(), 479, seed=3)
     assert batches.steps_per_epoch == 3
-    labels = torch.cat([labels for _, labels, *_ in batches.epoch(0)])
+    labels = torch.cat([batch.labels for batch in batches.epoch(0)])
     assert sorted(labels.tolist()) == sorted(int(label) for label in train.labels)
-    epochs = [next(iter(batches.epoch(number)))[0] for number in (0, 1)]
-    other = next(iter(TrainingBatches(train, _data(), 479, seed=4).epoch(0)))[0]
+    epochs = [next(iter(batches.epoch(number))).pixels for number in (0, 1)]
+    other = next(iter(TrainingBatches(train, _data(), 479, seed=4).epoch(0))).pixels
     assert not torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], other)
 
@@ -172,8 +172,8 @@ def test_a_stream_gives_whole_batches_whatever_the_workers(tmp_path, workers, sh
 )
 def test_two_processes_share_a_stream_without_duplicates_or_drops(tmp_path, workers, shards, size):
     write_shards(tmp_path, shards)
-    wanted = {"source": "wds/toy", "root": str(tmp_path), "val": "validation", "workers": workers}
-    data = _data(**wanted, augment={"color": 0, "gray": 0})
+    source = {"source": "wds/toy", "root": str(tmp_path), "val": "validation", "workers": workers}
+    data = _data(**source, augment={"color": 0, "gray": 0})
 
     def epoch(ranks, done=0):
         return _all(TrainingBatches(from_timm(data, "toy", 0).train, data, size, 0, ranks).epoch(3, done))
@@ -195,9 +195,9 @@ def test_webdataset_shards_are_read_through_timm(tmp_path):
     splits = from_timm(data, "toy", 0)
     batches = TrainingBatches(splits.train, data, 4, seed=0)
     assert batches.steps_per_epoch == 2
-    pixels, labels, *_ = next(iter(batches.epoch(0)))
-    assert pixels.shape == (4, 3, 16, 16)
-    assert set(labels.tolist()) <= {0, 1}
+    batch = next(iter(batches.epoch(0)))
+    assert batch.pixels.shape == (4, 3, 16, 16)
+    assert set(batch.labels.tolist()) <= {0, 1}
     assert sum(len(labels) for _, labels in evaluation_batches(splits.val, data, 4)) == 8
 
 
@@ -208,9 +208,9 @@ def test_hugging_face_data_sets_are_read_through_timm(image_folder, reader, monk
     data = _data(source=f"{reader}/{image_folder}", val="validation", image_key="image", **sizes)
     splits = from_timm(data, str(image_folder), 0)
     batches = TrainingBatches(splits.train, data, 4, seed=0)
-    ((pixels, labels, *_),) = batches.epoch(0)
-    assert pixels.shape == (4, 3, 16, 16)
-    assert set(labels.tolist()) <= {0, 1}
+    (batch,) = batches.epoch(0)
+    assert batch.pixels.shape == (4, 3, 16, 16)
+    assert set(batch.labels.tolist()) <= {0, 1}
 
 
 @pytest.mark.parametrize("source", ["torch/nonesuch", "hfds/nonesuch/nonesuch"])

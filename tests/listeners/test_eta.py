@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from leapcore.core.adaptive import CkaScheduler
+from leapcore.core.alignment_schedulers import CkaScheduler
 from leapcore.core.duration import Duration, RunLength
 from leapcore.core.forecast import Forecast
 from leapcore.listeners.eta import EtaColumn

@@ -152,8 +152,8 @@ def test_stages_end_as_timms_do(family, sample):
 
 
 def _stages(model):
-    found = getattr(model.feature_info, "info", model.feature_info)
-    return [info["module"] for info in found]
+    infos = getattr(model.feature_info, "info", model.feature_info)
+    return [info["module"] for info in infos]
 
 
 @pytest.mark.parametrize("model", LAYERS)

@@ -484,12 +484,12 @@ def _entry(text):
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in VIOLATIONS])
 def test_a_violation_is_named_with_what_was_seen_and_a_remedy(kind):
-    found, expected = _broken(kind.build), VIOLATIONS[kind]
+    messages, expected = _broken(kind.build), VIOLATIONS[kind]
     if not hasattr(kind, "others_follow"):
-        assert set(found) == set(expected)
+        assert set(messages) == set(expected)
     for rule, (seen, remedy) in expected.items():
-        assert re.search(seen, found[rule][0])
-        assert re.search(remedy, found[rule][1])
+        assert re.search(seen, messages[rule][0])
+        assert re.search(remedy, messages[rule][1])
 
 
 @pytest.mark.parametrize("kind", SUBTLE)
@@ -498,7 +498,7 @@ def test_a_subtle_violation_is_seen_too(kind):
         check_backbone(kind.build, 32)
 
 
-def test_a_factory_that_returns_the_same_backbone_twice_is_told_so():
+def test_a_factory_that_returns_the_same_backbone_twice_is_refused():
     only_one = Small()
     assert "same" in str(_broken(lambda *, model, weights, image_size, options: only_one))
 
@@ -515,14 +515,14 @@ def test_a_correct_backbone_keeps_all_rules():
 
 
 def test_the_factory_gets_what_a_spec_would_give_it():
-    given = []
+    calls = []
 
     def build(**arguments):
-        given.append(arguments)
+        calls.append(arguments)
         return Small.build(**arguments)
 
     check_backbone(build, 32, model="tiny", weights="none", options={"depth": 3})
-    assert given[0] == {"model": "tiny", "weights": "none", "image_size": 32, "options": {"depth": 3}}
+    assert calls[0] == {"model": "tiny", "weights": "none", "image_size": 32, "options": {"depth": 3}}
 
 
 def test_the_error_names_the_subject_and_is_a_plugins():
@@ -543,9 +543,9 @@ def test_what_fails_on_the_meta_device_alone_is_not_blamed_on_the_image_size(way
                 return x + torch.ones(8, 1, 1)
             return x + self.shift if way == "a tensor in an attribute" else x * x.mean().item()
 
-    (told,) = {text for seen, remedy in _broken(Misplaced.build).values() for text in (seen + remedy,)}
-    assert "img_size" not in told
-    assert "input's device" in told
+    (message,) = {seen + remedy for seen, remedy in _broken(Misplaced.build).values()}
+    assert "img_size" not in message
+    assert "input's device" in message
 
 
 class TextBlock(nn.Module):

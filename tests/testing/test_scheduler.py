@@ -131,7 +131,7 @@ class DividesByTheLayersAfterTheFirst(Clockwork):
 # --- same walk, random numbers ------------------------------------------------------------------------
 
 
-@breaks("same walk", "chose different layers", "what step is told alone")
+@breaks("same walk", "chose different layers", "the scores alone")
 @breaks("random numbers", "a global random generator", r"random\.Random\(seed\)")
 @breaks("state", "chose other layers than in one go", ".")
 class DrawsItsTargets(Clockwork):
@@ -139,7 +139,7 @@ class DrawsItsTargets(Clockwork):
         return random.randrange(self.num_layers)
 
 
-@breaks("same walk", "chose different layers", "what step is told alone")
+@breaks("same walk", "chose different layers", "the scores alone")
 @breaks("state", "chose other layers than in one go", ".")
 class SharesItsClock(Clockwork):
     clock: ClassVar = [0]
@@ -243,11 +243,11 @@ def _entry(text):
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name__) for kind in VIOLATIONS])
 def test_a_violation_is_named_with_what_was_seen_and_a_remedy(kind):
-    found, expected = _broken(kind), VIOLATIONS[kind]
-    assert set(found) == set(expected)
+    messages, expected = _broken(kind), VIOLATIONS[kind]
+    assert set(messages) == set(expected)
     for rule, (seen, remedy) in expected.items():
-        assert re.search(seen, found[rule][0])
-        assert re.search(remedy, found[rule][1])
+        assert re.search(seen, messages[rule][0])
+        assert re.search(remedy, messages[rule][1])
 
 
 @pytest.mark.parametrize("kind", SUBTLE)

@@ -9,7 +9,7 @@ class Violations:
         self.subtle = []
 
     def breaks(self, rule, seen, remedy):
-        """The class breaks this rule, with a message in which these patterns are found."""
+        """The class breaks this rule, with a message that matches these patterns."""
 
         def note(kind):
             self.named.setdefault(kind, {})[rule] = (seen, remedy)

@@ -16,7 +16,7 @@ from leapcore import (
     load_spec,
     run,
 )
-from leapcore.core.adaptive import CkaScheduler
+from leapcore.core.alignment_schedulers import CkaScheduler
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.layer_check import layer_shapes
 from leapcore.core.matching import StudentFeatures

@@ -1,4 +1,4 @@
-"""MLP-Mixers and a geometric curriculum for leapcore, found through the entry point in pyproject.toml."""
+"""MLP-Mixers and a geometric curriculum for leapcore, loaded through the entry point in pyproject.toml."""
 
 from leapcore import hookimpl
 

@@ -1,4 +1,4 @@
-"""Difficulty schedulers that listen to the alignment: LEAP (arXiv 2606.19483) and its relatives."""
+"""Difficulty schedulers that follow the alignment: LEAP (arXiv 2606.19483) and its relatives."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from leapcore.core.schedulers import DifficultyScheduler
 
 logger = logging.getLogger(__name__)
 
-_FOR_THE_RECORD = 10  # steps between two measurements that decide nothing
+_EVERY_AT_LAST = 10  # steps between two measurements at the last layer, which decide nothing
 
 
 class AlignmentScheduler(DifficultyScheduler):
-    """Advance one layer at a time, listening to the alignment; LEAP (arXiv 2606.19483) and its relatives.
+    """Advance one layer at a time, following the alignment; LEAP (arXiv 2606.19483) and its relatives.
 
     Checked after every step and again at the end of every epoch. At the last layer nothing moves any more.
-    A subclass says in :meth:`_reached` when the student has learned enough of a layer.
+    A subclass decides in :meth:`_reached` when the student has learned enough of a layer.
+
+    With ``ema`` w, a score c makes the average ``a' = w c + (1 - w) a``. One score that stands for n steps
+    (``measure_every``) weighs as much as n equal ones: ``1 - (1 - w)^n`` in place of w.
 
     Args:
         num_layers: How many layers the teacher has.
@@ -51,7 +54,7 @@ class AlignmentScheduler(DifficultyScheduler):
         measure_every: Annotated[int, Ge(1)] = 1,
     ) -> None:
         super().__init__(num_layers)
-        self.ema_weight = _weight_over(measure_every, ema)
+        self.ema_weight = _weight_of(measure_every, ema)
         self.max_time_per_layer = max_time_per_layer
         self.snap_to_last_at = snap_to_last_at
         self.sample_images = sample_images
@@ -66,10 +69,10 @@ class AlignmentScheduler(DifficultyScheduler):
     def wants_score(self) -> bool:
         """Whether the next step is one of those that are measured.
 
-        At the last layer the alignment decides nothing any more, and is measured now and then for the record.
+        At the last layer the alignment decides nothing any more, and is measured now and then for the curves.
         """
         last = self.target == self.num_layers - 1
-        return self.steps % max(self.measure_every, _FOR_THE_RECORD if last else 1) == 0
+        return self.steps % max(self.measure_every, _EVERY_AT_LAST if last else 1) == 0
 
     @abstractmethod
     def _reached(self) -> str:
@@ -125,8 +128,8 @@ class AlignmentScheduler(DifficultyScheduler):
         self.time_on_layer = {"ep": 0, "st": 0}
 
 
-def _weight_over(steps: int, ema: float) -> float:
-    """The weight of a score that comes in so many steps in a row, together."""
+def _weight_of(steps: int, ema: float) -> float:
+    """The weight of a score that stands for so many steps: ``1 - (1 - ema)^steps``."""
     weight = 0.0
     for _ in range(steps):
         weight += ema * (1 - weight)
@@ -141,6 +144,11 @@ class ThresholdScheduler(AlignmentScheduler):
         threshold: The alignment that is enough; CKA is between 0 and 1, a cosine between -1 and 1
             (LEAP: a CKA of 0.85 on ImageNet-100, 0.8 on ImageNet-1K).
         options: Those of :class:`AlignmentScheduler`.
+
+    Example:
+        >>> scheduler = CosineScheduler(12, threshold=0.9, start=3)
+        >>> scheduler.alignment, scheduler.step(0.89), scheduler.step(0.91), scheduler.target
+        ('cosine', False, True, 3)
     """
 
     def __init__(self, num_layers: int, *, threshold: Annotated[float, Gt(0)] = 0.85, **options: Any) -> None:
@@ -158,6 +166,15 @@ class CkaScheduler(ThresholdScheduler):
         num_layers: How many layers the teacher has.
         unbiased: Take the debiased estimate, for batches with few tokens for the teacher's width.
         options: Those of :class:`ThresholdScheduler`.
+
+    Example:
+        >>> scheduler = CkaScheduler(12, threshold=0.8, max_time_per_layer=Duration(4, "st"))
+        >>> scheduler.start([0.1, 0.3, 0.2] + [0.0] * 9)  # the second layer is the most aligned one
+        >>> for score in (0.5, 0.85, 0.6, 0.7, 0.75, 0.7):
+        ...     if scheduler.step(score):
+        ...         print(f"layer {scheduler.target + 1}: {scheduler.reason}")
+        layer 3: alignment reached 0.850
+        layer 4: time is up after 4st
     """
 
     def __init__(self, num_layers: int, *, unbiased: bool = False, **options: Any) -> None:
@@ -166,7 +183,13 @@ class CkaScheduler(ThresholdScheduler):
 
 
 class CosineScheduler(ThresholdScheduler):
-    """LEAP with the mean cosine of matching tokens: cheaper than CKA, but it knows no rotation."""
+    """LEAP with the mean cosine of matching tokens: cheaper than CKA, but it knows no rotation.
+
+    Example:
+        >>> scheduler = CosineScheduler(12, threshold=0.7, start="first")
+        >>> [scheduler.step(score) for score in (0.2, 0.6, 0.75)], scheduler.target
+        ([False, False, True], 1)
+    """
 
     alignment = "cosine"
 
@@ -181,6 +204,13 @@ class PlateauScheduler(AlignmentScheduler):
         unbiased: Take the debiased estimate of CKA.
         ema: Weight of one step's score in the average, which starts at 0 at every advance.
         options: Those of :class:`AlignmentScheduler`.
+
+    Example:
+        >>> scheduler = PlateauScheduler(12, patience=Duration(2, "st"), ema=1.0, start="first")
+        >>> [scheduler.step(score) for score in (0.3, 0.5, 0.5, 0.5)]
+        [False, False, False, True]
+        >>> scheduler.reason
+        'alignment stays at 0.500'
     """
 
     def __init__(

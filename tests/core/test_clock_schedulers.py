@@ -1,8 +1,8 @@
 import pytest
 
 from leapcore import Duration
+from leapcore.core.clock_schedulers import LinearScheduler, RandomScheduler, StepsScheduler
 from leapcore.core.duration import RunLength
-from leapcore.core.paced import LinearScheduler, RandomScheduler, StepsScheduler
 
 
 def _walk(scheduler, steps, per_epoch=10):

@@ -13,7 +13,7 @@ from leapcore.core.duration import Duration
 from leapcore.core.schedulers import DifficultyScheduler
 
 
-class PacedScheduler(DifficultyScheduler):
+class ClockScheduler(DifficultyScheduler):
     """The target is a function of the number of finished steps.
 
     Args:
@@ -26,7 +26,7 @@ class PacedScheduler(DifficultyScheduler):
 
     @abstractmethod
     def _target_after(self, steps: int) -> int:
-        """The 0-based target when so many steps are finished."""
+        """The 0-based target of the step that follows so many finished ones."""
 
     def start(self, scores: Sequence[float] | None) -> None:
         """Take the first target."""
@@ -44,13 +44,21 @@ class PacedScheduler(DifficultyScheduler):
         return {name: getattr(self, name) for name in ("num_layers", "target", "reason", "steps")}
 
 
-class LinearScheduler(PacedScheduler):
+class LinearScheduler(ClockScheduler):
     """A uniform pace: every layer is the target equally long. The control for "does adapting help?".
 
     Args:
         num_layers: How many layers the teacher has.
         start: The first target, 1-based, or ``first``.
         duration: When the last layer's share ends; null for the whole run. After it the target stays.
+
+    Example:
+        >>> from leapcore.core.duration import RunLength
+        >>> scheduler = LinearScheduler(3)
+        >>> scheduler.run = RunLength(total_steps=6, steps_per_epoch=2)
+        >>> scheduler.start(None)
+        >>> [(scheduler.target, scheduler.step(None)) for _ in range(6)]
+        [(0, False), (0, True), (1, False), (1, True), (2, False), (2, False)]
     """
 
     def __init__(
@@ -72,13 +80,19 @@ class LinearScheduler(PacedScheduler):
         return min(self.first + climbed, self.num_layers - 1)
 
 
-class StepsScheduler(PacedScheduler):
+class StepsScheduler(ClockScheduler):
     """Given layers at given times, for a curriculum known beforehand.
 
     Args:
         num_layers: How many layers the teacher has.
         at: Time to layer, 1-based: ``{0ep: 1, 10ep: 6, 30ep: 12}``. Before the first time its layer
             is the target, too.
+
+    Example:
+        >>> scheduler = StepsScheduler(12, at={Duration(0, "st"): 1, Duration(3, "st"): 6})
+        >>> scheduler.start(None)
+        >>> [(scheduler.target + 1, scheduler.step(None)) for _ in range(4)]
+        [(1, False), (1, False), (1, True), (6, False)]
     """
 
     samples = ({"at": {"0ep": 1}},)  # what the contract is checked with, since ``at`` has no default
@@ -95,7 +109,7 @@ class StepsScheduler(PacedScheduler):
         return next((layer for time, layer in reversed(times) if time <= steps), times[0][1])
 
 
-class RandomScheduler(PacedScheduler):
+class RandomScheduler(ClockScheduler):
     """A layer drawn at random every so often. The control for "does the order help?".
 
     Args:
@@ -103,6 +117,12 @@ class RandomScheduler(PacedScheduler):
         every: How long a draw holds.
         seed: Seed of these draws alone, which depend on nothing else.
         duration: For how long layers are drawn; after it the last one is the target. Null for the whole run.
+
+    Example:
+        >>> scheduler = RandomScheduler(12, every=Duration(2, "st"), duration=Duration(6, "st"))
+        >>> scheduler.start(None)
+        >>> [(scheduler.target, scheduler.step(None))[0] for _ in range(8)]
+        [5, 5, 9, 9, 5, 5, 11, 11]
     """
 
     def __init__(
