@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from leapcore.distributed import cores as cores_
 from leapcore.doctor import devices, packages, surroundings
 from leapcore.doctor.checks import CHECKS
 from leapcore.doctor.finding import Check, Finding, examine, look, worst
@@ -246,24 +245,6 @@ def test_threads_against_cores(monkeypatch, count, cores, state, remedy):
     monkeypatch.setattr(devices, "usable_cores", lambda: cores)
     (found,) = devices.threads()
     assert (found.state, found.remedy[: len(remedy)]) == (state, remedy)
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "50000 100000"}, 0.5),
-        ({"cpu.max": "max 100000"}, None),
-        ({"/proc/self/cgroup": "0::/box\n", "box/cpu.max": "25000 100000"}, 0.25),
-        ({"cpu/cpu.cfs_quota_us": "75000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.75),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-    ],
-)
-def test_a_containers_share_of_the_cores(monkeypatch, files, cores):
-    monkeypatch.setattr(
-        cores_, "_text", lambda path: files.get(str(path).removeprefix("/sys/fs/cgroup/"), "")
-    )
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert cores_.usable_cores() == (cores or allowed)
 
 
 @pytest.mark.parametrize(("free", "state"), [(0.06, "warning"), (20, "ok")])
