@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from leapcore.cli import completion
-from leapcore.cli.common import Options, console, parsed_options
+from leapcore.cli.arguments import Options, parsed_options
+from leapcore.cli.output import console
 
 if TYPE_CHECKING:
     from rich.table import Table

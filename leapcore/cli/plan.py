@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from leapcore.cli.common import Overrides, Source, console, plain
+from leapcore.cli.arguments import Overrides, Source
+from leapcore.cli.output import console, print_line
 from leapcore.errors import OutputError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def plan(
         from leapcore.report.page import page
 
         written = write_report_file(output, page(found).encode())
-        plain(terminal, f"\npage: {written}")
+        print_line(terminal, f"\npage: {written}")
 
 
 def _probed(costs: Costs) -> Probe:

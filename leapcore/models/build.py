@@ -10,7 +10,7 @@ from typing import Any
 
 from leapcore.core.layer_check import check_layers
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.errors import LeapcoreError, PluginError, described
+from leapcore.errors import LeapcoreError, PluginError, describe_error
 from leapcore.plugins.loader import installed_plugins
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def _checked(factory: Callable[..., Any], arguments: dict[str, Any]) -> LayerFea
     # A stranger's code can fail in any way; most often an option is misspelt.
     except Exception as error:
         raise PluginError(
-            f"it cannot be built with the options {arguments['options']}: {described(error)}",
+            f"it cannot be built with the options {arguments['options']}: {describe_error(error)}",
             "Correct the options; if they are right, `leapcore plugins check` finds the plugin's fault.",
         ) from error
     return provider

@@ -52,7 +52,7 @@ def advice(costs: Costs) -> list[Advice]:
 
 
 def _of_spec(costs: Costs) -> Iterator[Advice]:
-    for cause, remedy in costs.parts.spec.doubts:
+    for cause, remedy in costs.parts.spec.warnings:
         yield Advice(cause, remedy)
 
 

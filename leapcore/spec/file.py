@@ -67,10 +67,10 @@ def spec_of(text: SpecText, overrides: Sequence[str] = (), *, files: bool = True
     return checked
 
 
-def warn_of_doubts(spec: Spec) -> None:
-    """Tell what a spec may say and is seldom meant to."""
-    for doubt in spec.doubts:
-        logger.warning("%s. %s", *doubt)
+def log_warnings(spec: Spec) -> None:
+    """Log what is allowed in a spec and seldom meant."""
+    for cause_and_remedy in spec.warnings:
+        logger.warning("%s. %s", *cause_and_remedy)
 
 
 def _drop_foreign_options(text: SpecText, path: KeyPath) -> None:

@@ -110,7 +110,7 @@ class Spec(Section):
         return {name: teacher.curriculum or self.curriculum for name, teacher in self.each_teacher.items()}
 
     @property
-    def doubts(self) -> list[tuple[str, str]]:
+    def warnings(self) -> list[tuple[str, str]]:
         """What is allowed and seldom meant: causes, each with its remedy."""
         random = [name for name, teacher in self.each_teacher.items() if teacher.weights == "none"]
         whose = [f"teachers.{name}" if self.teachers else "the teacher" for name in random]

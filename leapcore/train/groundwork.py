@@ -19,7 +19,7 @@ from leapcore.core.provider import LayerFeatureProvider
 from leapcore.data.batches import TrainingBatches
 from leapcore.data.sources import ImageSplits
 from leapcore.distributed.ranks import Ranks, device
-from leapcore.errors import DataError, told_of
+from leapcore.errors import DataError, prefix_errors
 from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.models.compile import compile_blocks
 from leapcore.models.info import model_facts
@@ -132,7 +132,7 @@ def _backbones(spec: Spec, tell: Tell) -> tuple[dict[str, LayerFeatureProvider],
 
 
 def _backbone(name: str, wanted: BackboneSpec, spec: Spec) -> LayerFeatureProvider:
-    with told_of(f"teachers.{name}" if name in spec.teachers else name):
+    with prefix_errors(f"teachers.{name}" if name in spec.teachers else name):
         return backbone(wanted, spec.data.image_size)
 
 

@@ -19,7 +19,7 @@ from leapcore.listeners.chosen import chosen_listeners
 from leapcore.plugins.events import RunReport
 from leapcore.runs.folder import Elsewhere, RunFolder
 from leapcore.spec import Spec
-from leapcore.spec.file import load_spec, warn_of_doubts
+from leapcore.spec.file import load_spec, log_warnings
 from leapcore.train.cka_maps import tell_cka_maps
 from leapcore.train.evaluate import current_student, final_accuracies
 from leapcore.train.loop import Loop
@@ -87,7 +87,7 @@ def _run_in(
 
 def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> RunReport:
     chosen = chosen_listeners(spec)
-    warn_of_doubts(spec)
+    log_warnings(spec)
     with machine_faults_told(lambda: "before the first step"):
         loop = _loop(spec, folder, hooks, started)
     parts = loop.parts
