@@ -52,8 +52,7 @@ def _print_error(error: LeapcoreError, rank: int) -> None:
     from rich.console import Console
 
     stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-    whose = f"Error on rank {rank}:" if rank else "Error:"
-    stderr.print(whose, style="bold red", end=" ")
+    stderr.print(f"Error on rank {rank}:" if rank else "Error:", style="bold red", end=" ")
     stderr.print(error.cause, markup=False)
     if error.remedy:
         stderr.print(error.remedy, markup=False)

@@ -17,7 +17,7 @@ COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from leapcore.cli i
 
 
 def _gone(rank: int, number: int) -> RanksError:
-    """The others may be ended before they have noticed, so whoever started them says it."""
+    """The error of a process that a signal ended; the others may be ended before they have noticed."""
     error = RanksError(
         f"a process of this run is gone: rank {rank} was ended by {signal.Signals(number).name}",
         "It may have been short of memory. Go on from the last checkpoint: the same command with --resume.",
@@ -40,7 +40,7 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # It reports each failure with tables and tracebacks; the processes say themselves what is wrong.
+    # It reports each failure with tables and tracebacks; the processes print themselves what is wrong.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores_each(processes)))
     config = LaunchConfig(
@@ -57,9 +57,13 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
         elastic_launch(config, sys.executable)("-c", COMMAND, *arguments)
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
-        # Those that the launcher ended itself, once one had failed, say nothing.
+        # Those that the launcher ended itself, once one had failed, explain nothing.
         rank = next((rank for rank, code in codes.items() if code != -signal.SIGTERM), min(codes))
-        if codes[rank] in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGABRT):  # it could not say so itself
+        if codes[rank] in (
+            -signal.SIGKILL,
+            -signal.SIGSEGV,
+            -signal.SIGABRT,
+        ):  # it printed nothing itself
             raise _gone(rank, -codes[rank]) from None
         sys.exit(codes[rank] if codes[rank] > 0 else 128 - codes[rank])  # by a signal: as the shell counts
     except SignalException as error:

@@ -14,7 +14,7 @@ from leapcore.core.provider import ImageInput
 from leapcore.errors import SpecError, UnknownNameError, WeightsError
 from leapcore.spec.paths import weights_path
 
-# Arguments of timm.create_model that say where weights come from; a spec has `weights` for that.
+# Arguments of timm.create_model that name a source of weights; a spec has `weights` for that.
 _SOURCES = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 _WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -25,7 +25,7 @@ def create_timm_model(
     """Build a timm model without its classifier.
 
     Args:
-        model: timm's name for it, or None where ``weights`` is a folder, which tells it.
+        model: timm's name for it, or None where ``weights`` is a folder, which names it.
         weights: ``"none"`` (random), ``"pretrained"`` (timm's download), a weights file
             (``.safetensors``, or ``.pth`` that loads with ``weights_only=True``), a folder in timm's
             ``local-dir`` format, or ``"asset:<name>"`` for one that ships with leapcore.
@@ -40,6 +40,11 @@ def create_timm_model(
         UnknownNameError: timm has no such model.
         WeightsError: The weights are missing, unreadable or of another architecture.
         SpecError: The model does not take these options.
+
+    Example:
+        >>> model = create_timm_model("convnext_atto", "none", {"depths": (1, 1, 2, 1)}, image_size=64)
+        >>> model(torch.zeros(1, 3, 64, 64)).shape  # pooled features, without a classifier
+        torch.Size([1, 320])
     """
     _refuse_sources(options)
     path = weights_path(weights)
@@ -57,12 +62,17 @@ def _refuse_sources(options: dict[str, Any]) -> None:
     for name in _SOURCES:
         if name in options:
             raise SpecError(
-                f"options.{name} cannot be used: weights come from where 'weights' says", "Leave it out."
+                f"options.{name} cannot be used: 'weights' names the source of weights", "Leave it out."
             )
 
 
 def timm_image_input(model: Any) -> ImageInput:
-    """The input of a model from :func:`create_timm_model`: its image size, its normalisation."""
+    """The input of a model from :func:`create_timm_model`: its image size, its normalisation.
+
+    Example:
+        >>> timm_image_input(create_timm_model("convnext_atto", "none", {"depths": (1, 1, 2, 1)}))
+        ImageInput(size=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    """
     config = import_timm().data.resolve_model_data_config(model)
     height, width = _pair(model.leapcore_image_size or config["input_size"][-2:])
     return ImageInput((height, width), tuple(config["mean"]), tuple(config["std"]))
@@ -104,13 +114,13 @@ def architecture(folder: Path) -> str:
 
 
 def _checked_architecture(model: str | None, folder: Path) -> str:
-    found = architecture(folder)
-    if model is not None and model.split(".")[0] != found.split(".")[0]:
+    name = architecture(folder)
+    if model is not None and model.split(".")[0] != name.split(".")[0]:
         raise WeightsError(
-            f"the weights in '{folder}' are of {found}, not of {model}",
-            f"Leave 'model' out, or set it to {found}.",
+            f"the weights in '{folder}' are of {name}, not of {model}",
+            f"Leave 'model' out, or set it to {name}.",
         )
-    return found
+    return name
 
 
 def _from_folder(folder: Path, options: dict[str, Any]) -> Any:
@@ -124,7 +134,7 @@ def _from_folder(folder: Path, options: dict[str, Any]) -> Any:
 
 def _known_name(model: str | None) -> str:
     if model is None:
-        raise SpecError("no 'model' is named", "Name one, or give a folder as 'weights', which tells it.")
+        raise SpecError("no 'model' is named", "Name one, or give a folder as 'weights', which names it.")
     timm = import_timm()
     if not timm.is_model(model.split(".")[0]):
         raise UnknownNameError(f"timm has no model '{model}'", _suggest_model(model))
@@ -167,7 +177,7 @@ def _create(name: str, options: dict[str, Any], *, pretrained: bool = False) -> 
 
 
 def _check_untouched(name: str, network: Any, options: dict[str, Any]) -> None:
-    """timm fills what pretrained weights leave open with random numbers; options must not open anything.
+    """Check that options leave no tensor without pretrained weights: timm would fill it with random numbers.
 
     Position and patch embeddings may differ in size: timm resamples those.
     """
@@ -212,10 +222,9 @@ def _load(network: Any, path: Path) -> None:
     if surplus:  # a classifier can bring a norm along that timm does not list
         surplus = sorted(set(surplus) - _keys_with_classifier(network))
     if result.missing_keys or surplus:
-        found = [f"without {key}" for key in result.missing_keys] + [
-            f"with a strange {key}" for key in surplus
-        ]
-        raise _misfit(path, network, f"{len(found)} tensors differ: {', '.join(found[:3])}, …")
+        missing = [f"without {key}" for key in result.missing_keys]
+        differences = missing + [f"with a strange {key}" for key in surplus]
+        raise _misfit(path, network, f"{len(differences)} tensors differ: {', '.join(differences[:3])}, …")
 
 
 def _keys_with_classifier(network: Any) -> set[str]:
@@ -225,9 +234,9 @@ def _keys_with_classifier(network: Any) -> set[str]:
     return set(whole.state_dict())
 
 
-def _misfit(path: Path, network: Any, why: str) -> WeightsError:
+def _misfit(path: Path, network: Any, reason: str) -> WeightsError:
     return WeightsError(
-        f"weights '{path}' cannot be loaded into {network.pretrained_cfg['architecture']}: {why}",
+        f"weights '{path}' cannot be loaded into {network.pretrained_cfg['architecture']}: {reason}",
         "Give weights of this very architecture, and the options that they were made with.",
     )
 
@@ -259,7 +268,7 @@ def _check_patches(name: str, network: Any) -> None:
 
 
 def _shortened(error: Exception) -> str:
-    """A state dict's mismatch can name hundreds of tensors; the first few tell what is wrong."""
+    """A state dict's mismatch can name hundreds of tensors; the first few show what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines)[:300] or type(error).__name__
 

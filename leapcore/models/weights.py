@@ -21,6 +21,15 @@ def load_weights(network: nn.Module, weights: str) -> None:
 
     Raises:
         WeightsError: They are missing, unreadable or of another architecture.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> trained, network = nn.Linear(2, 3), nn.Linear(2, 3)
+        >>> with TemporaryDirectory() as folder:
+        ...     torch.save(trained.state_dict(), f"{folder}/linear.pth")
+        ...     load_weights(network, f"{folder}/linear.pth")
+        >>> torch.equal(network.weight, trained.weight)
+        True
     """
     path = weights_path(weights)
     if weights == "pretrained":
@@ -32,11 +41,11 @@ def load_weights(network: nn.Module, weights: str) -> None:
     file = path / "model.safetensors" if path.is_dir() else path
     try:
         _load(network, file)
-    # Files can be wrong in any way, and each library says it in its own.
+    # Files can be wrong in any way, and each library raises its own errors.
     except Exception as error:
-        first = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise WeightsError(
-            f"weights '{file}' cannot be loaded into {type(network).__name__}: {first}",
+            f"weights '{file}' cannot be loaded into {type(network).__name__}: {reason}",
             "Give weights of this very architecture, and the options that they were made with.",
         ) from error
 
