@@ -133,6 +133,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Known: {', '.join(names)}." if names else ""
 
 
+def short_message(error: BaseException) -> str:
+    """Another library's message in a line; a mismatch of weights can name hundreds of tensors."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def describe_error(error: BaseException) -> str:
     """Another library's error in a line: its type, its message, and the file and line that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]

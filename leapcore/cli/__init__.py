@@ -52,20 +52,22 @@ def _global(
     """Options before any command."""
 
 
-# In the order in which help lists them.
-app.command("run")(run.run)
-app.command("validate")(validate.validate)
-app.command("plan")(plan.plan)
-app.command("bench")(bench.bench)
-app.command("status")(status.status)
-app.command("tail")(status.tail)
-app.command("report")(report.report)
-app.command("compare")(compare.compare)
-app.command("export")(export.export)
-app.command("embed")(embed.embed)
-app.command("doctor")(doctor.doctor)
-app.command("backbones")(backbones.backbones)
-app.command("schema")(schema.schema)
+for command in (  # in the order in which help lists them
+    run.run,
+    validate.validate,
+    plan.plan,
+    bench.bench,
+    status.status,
+    status.tail,
+    report.report,
+    compare.compare,
+    export.export,
+    embed.embed,
+    doctor.doctor,
+    backbones.backbones,
+    schema.schema,
+):
+    app.command()(command)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(plugins.app, name="plugins")

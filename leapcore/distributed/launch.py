@@ -16,6 +16,15 @@ from leapcore.errors import RanksError
 COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from leapcore.cli import main; main()"
 
 
+def _end_as(codes: dict[int, int]) -> NoReturn:
+    """End as the first process did that failed, by the exit codes of all that failed."""
+    # Those that the launcher ended itself, once one had failed, explain nothing.
+    rank = next((rank for rank, code in codes.items() if code != -signal.SIGTERM), min(codes))
+    if -codes[rank] in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT):  # it printed nothing itself
+        raise _gone(rank, -codes[rank]) from None
+    sys.exit(codes[rank] if codes[rank] > 0 else 128 - codes[rank])  # by a signal: as the shell counts
+
+
 def _gone(rank: int, number: int) -> RanksError:
     """The error of a process that a signal ended; the others may be ended before they have noticed."""
     error = RanksError(
@@ -56,16 +65,7 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
     try:
         elastic_launch(config, sys.executable)("-c", COMMAND, *arguments)
     except ChildFailedError as error:
-        codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
-        # Those that the launcher ended itself, once one had failed, explain nothing.
-        rank = next((rank for rank, code in codes.items() if code != -signal.SIGTERM), min(codes))
-        if codes[rank] in (
-            -signal.SIGKILL,
-            -signal.SIGSEGV,
-            -signal.SIGABRT,
-        ):  # it printed nothing itself
-            raise _gone(rank, -codes[rank]) from None
-        sys.exit(codes[rank] if codes[rank] > 0 else 128 - codes[rank])  # by a signal: as the shell counts
+        _end_as({rank: failure.exitcode for rank, failure in sorted(error.failures.items())})
     except SignalException as error:
         sys.exit(128 + error.sigval)
     sys.exit(0)

@@ -11,7 +11,8 @@ import torch
 
 from leapcore.compat import import_timm
 from leapcore.core.provider import ImageInput
-from leapcore.errors import SpecError, UnknownNameError, WeightsError
+from leapcore.errors import SpecError, UnknownNameError, WeightsError, short_message
+from leapcore.models.weights import misfit
 from leapcore.spec.paths import weights_path
 
 # Arguments of timm.create_model that name a source of weights; a spec has `weights` for that.
@@ -166,7 +167,7 @@ def _create(name: str, options: dict[str, Any], *, pretrained: bool = False) -> 
         if not pretrained:
             raise SpecError(f"{name} cannot be built: {error}", f"Options given: {options}.") from error
         raise WeightsError(
-            f"the pretrained weights of {name} cannot be had: {_shortened(error)}",
+            f"the pretrained weights of {name} cannot be had: {short_message(error)}",
             "Downloads need a network, and not every model has weights; or give a file or a folder.",
         ) from error
     if pretrained:
@@ -215,16 +216,21 @@ def _load(network: Any, path: Path) -> None:
                 f"weights '{path}' cannot be loaded: damaged, or more than tensors, which could run code",
                 "Have them saved as .safetensors, or as a state dict alone.",
             ) from error
-        raise _misfit(path, network, _shortened(error)) from error
+        raise misfit(path, network.pretrained_cfg["architecture"], short_message(error)) from error
+    differences = _differences(network, result.missing_keys, result.unexpected_keys)
+    if differences:
+        reason = f"{len(differences)} tensors differ: {', '.join(differences[:3])}, …"
+        raise misfit(path, network.pretrained_cfg["architecture"], reason)
+
+
+def _differences(network: Any, missing: list[str], unexpected: list[str]) -> list[str]:
+    """Tensors that a file lacks or has too many, its classifier's left out."""
     classifier = network.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    surplus = [key for key in result.unexpected_keys if not key.startswith(heads)]
+    surplus = [key for key in unexpected if not key.startswith(heads)]
     if surplus:  # a classifier can bring a norm along that timm does not list
         surplus = sorted(set(surplus) - _keys_with_classifier(network))
-    if result.missing_keys or surplus:
-        missing = [f"without {key}" for key in result.missing_keys]
-        differences = missing + [f"with a strange {key}" for key in surplus]
-        raise _misfit(path, network, f"{len(differences)} tensors differ: {', '.join(differences[:3])}, …")
+    return [f"without {key}" for key in missing] + [f"with a strange {key}" for key in surplus]
 
 
 def _keys_with_classifier(network: Any) -> set[str]:
@@ -232,13 +238,6 @@ def _keys_with_classifier(network: Any) -> set[str]:
     with torch.device("meta"):
         whole = import_timm().create_model(_known_name(network.pretrained_cfg["architecture"]), **options)
     return set(whole.state_dict())
-
-
-def _misfit(path: Path, network: Any, reason: str) -> WeightsError:
-    return WeightsError(
-        f"weights '{path}' cannot be loaded into {network.pretrained_cfg['architecture']}: {reason}",
-        "Give weights of this very architecture, and the options that they were made with.",
-    )
 
 
 def _pair(size: Any) -> Any:
@@ -265,12 +264,6 @@ def _check_patches(name: str, network: Any) -> None:
             f"of {' x '.join(map(str, patch))} pixels",
             f"Use a multiple, such as {below} or {below + patch[0]}.",
         )
-
-
-def _shortened(error: Exception) -> str:
-    """A state dict's mismatch can name hundreds of tensors; the first few show what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:300] or type(error).__name__
 
 
 def published_license(model: str) -> str | None:

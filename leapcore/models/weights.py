@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from leapcore.errors import WeightsError
+from leapcore.errors import WeightsError, short_message
 from leapcore.spec.paths import weights_path
 
 
@@ -43,11 +43,15 @@ def load_weights(network: nn.Module, weights: str) -> None:
         _load(network, file)
     # Files can be wrong in any way, and each library raises its own errors.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise WeightsError(
-            f"weights '{file}' cannot be loaded into {type(network).__name__}: {reason}",
-            "Give weights of this very architecture, and the options that they were made with.",
-        ) from error
+        raise misfit(file, type(network).__name__, short_message(error)) from error
+
+
+def misfit(file: Path, model: str, reason: str) -> WeightsError:
+    """The error of weights that are not this model's."""
+    return WeightsError(
+        f"weights '{file}' cannot be loaded into {model}: {reason}",
+        "Give weights of this very architecture, and the options that they were made with.",
+    )
 
 
 def _load(network: nn.Module, file: Path) -> None:

@@ -88,9 +88,9 @@ class Registry:
 def _imported(path: str, owner: str) -> Factory:
     module, _, attributes = path.partition(":")
     try:
-        factory: Any = import_module(module)
+        target: Any = import_module(module)
         for attribute in attributes.split("."):
-            factory = getattr(factory, attribute)
+            target = getattr(target, attribute)
     # Somebody else's module can raise anything: a missing library is an OSError, an old Python a SyntaxError.
     except Exception as error:
         raise PluginError(
@@ -98,5 +98,5 @@ def _imported(path: str, owner: str) -> Factory:
             f"{type(error).__name__}: {error}",
             "Install what it needs, or update or uninstall that distribution.",
         ) from error
-    imported: Factory = factory
-    return imported
+    factory: Factory = target
+    return factory
