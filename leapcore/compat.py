@@ -1,4 +1,4 @@
-"""Getting heavy or awkward libraries imported without their usual accidents."""
+"""Importing heavy libraries without their usual accidents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MISSING_OPERATORS = ("nms", "qnms")
 
 @cache
 def torchvision_operators() -> str:
-    """Make sure that torchvision can be imported, and say how: ``"compiled"`` or ``"declared"``.
+    """Make sure that torchvision can be imported; returns how: ``"compiled"`` or ``"declared"``.
 
     PyPI's torchvision is built for CUDA. Beside a CPU-only torch its compiled operators do not load, and
     its import fails because their names are unknown. leapcore uses none of them, so their signatures are
@@ -30,7 +30,13 @@ def torchvision_operators() -> str:
 
 
 def import_timm() -> Any:
-    """Timm, with torchvision made importable first."""
+    """Import timm, with torchvision made importable first.
+
+    Example:
+        >>> timm = import_timm()
+        >>> timm.is_model("vit_tiny_patch16_224")
+        True
+    """
     torchvision_operators()
     import timm
 

@@ -11,13 +11,21 @@ from typing import Any
 
 
 class LeapcoreError(Exception):
-    """A mistake in the input or the surroundings, never a fault of leapcore itself.
+    """A mistake in the input or on the machine, never a fault of leapcore itself.
 
     The command line prints it without a traceback and ends with ``exit_code``.
 
     Args:
         cause: What is wrong and where, in one line.
         remedy: What to do about it.
+
+    Example:
+        >>> from leapcore import load_spec
+        >>> try:
+        ...     load_spec("quickstrat")
+        ... except LeapcoreError as error:
+        ...     print(error.cause)
+        'quickstrat' is neither a file nor a recipe
     """
 
     exit_code = 2
@@ -29,7 +37,7 @@ class LeapcoreError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> Any:
-        return type(self), (self.cause, self.remedy)  # as they are now, to tell other processes
+        return type(self), (self.cause, self.remedy)  # as they are now, for other processes
 
     def __str__(self) -> str:
         return f"{self.cause}\n{self.remedy}" if self.remedy else self.cause
@@ -106,27 +114,32 @@ def shared(error: LeapcoreError) -> LeapcoreError:
 
 
 @contextmanager
-def told_of(whose: str) -> Iterator[None]:
-    """A context in which errors begin with whose mistake it is."""
+def prefix_errors(prefix: str) -> Iterator[None]:
+    """A context that puts a prefix such as ``teachers.dino`` before the causes of its errors."""
     try:
         yield
     except LeapcoreError as error:
-        error.cause = f"{whose}: {error.cause}"
+        error.cause = f"{prefix}: {error.cause}"
         raise
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest of the known names as a sentence, all of them where none is near."""
     names = sorted(known)
-    holding = sorted((other for other in names if len(name) > 2 and name in other), key=len)
-    near = holding or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    longer = sorted((other for other in names if len(name) > 2 and name in other), key=len)
+    near = longer or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"Did you mean '{near[0]}'?"
     return f"Known: {', '.join(names)}." if names else ""
 
 
-def described(error: BaseException) -> str:
-    """Somebody else's error in a line: its type, what it says, and the file and line that raised it."""
+def short_message(error: BaseException) -> str:
+    """Another library's message in a line; a mismatch of weights can name hundreds of tensors."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def describe_error(error: BaseException) -> str:
+    """Another library's error in a line: its type, its message, and the file and line that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said} ({Path(frame.filename).name}:{frame.lineno})"
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message} ({Path(frame.filename).name}:{frame.lineno})"

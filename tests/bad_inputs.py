@@ -216,7 +216,7 @@ BAD = {
     "Models": [
         Bad("run spec.yaml --set student.backbone=vitt", "student.backbone: unknown backbone 'vitt'", "No installed plugin has a backbone family of that name.", "Did you mean 'vit'?"),
         Bad("run spec.yaml --set student.model=vit_teeny", "student: timm has no model 'vit_teeny'", "timm does not know that name.", "Did you mean"),
-        Bad("run spec.yaml --set student.model=", "student: no 'model' is named", "Only a folder of weights tells the model by itself.", "Name one, or give a folder as 'weights', which tells it."),
+        Bad("run spec.yaml --set student.model=", "student: no 'model' is named", "Only a folder of weights tells the model by itself.", "Name one, or give a folder as 'weights', which names it."),
         Bad("run spec.yaml --set student.backbone=convnext", "which the backbone family 'convnext' does not take", "Family and model do not belong together.", "`leapcore backbones MODEL` finds the family that fits; 'timm' takes most others."),
         Bad("run spec.yaml --set student.options={depth:4}", "student.options: 'depth:4' is no name of an argument; in YAML, a space follows a colon", "A slip of YAML: without the space, key and value are one word.", "leapcore schema --markdown"),
         Bad("run spec.yaml --set student.options.dept=3", "student: vit_tiny_patch16_224 does not take these options", "The model's constructor has no such argument, or not for such a value.", "Options given: "),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from leapcore.cli import completion
-from leapcore.cli.common import Options, console, parsed_options
+from leapcore.cli.arguments import Options, parsed_options
+from leapcore.cli.output import console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +41,7 @@ def backbones(
     A layer is shown with its shape, and with what a forward pass up to it costs.
     """
     if name is not None:
-        _show_or_find(name, family, image_size, parsed_options(option))
+        _show_or_list(name, family, image_size, parsed_options(option))
     elif family is not None:
         _list_models(family)
     else:
@@ -50,12 +51,12 @@ def backbones(
 def _list_families() -> None:
     from rich.table import Table
 
-    from leapcore.models.build import families, models_of, said_of
+    from leapcore.models.build import factory_attribute, families, models_of
     from leapcore.plugins.loader import installed_plugins
 
     plugins, table = installed_plugins(), Table("family", "models", "what", "plugin")
     for family in families():
-        what = said_of(plugins.get("backbones", family), "summary", "")
+        what = factory_attribute(plugins.get("backbones", family), "summary", "")
         count = str(len(models_of(family)) or "")
         table.add_row(family, count, what, plugins.owner("backbones", family))
     console().print(table)
@@ -68,7 +69,7 @@ def _list_models(family: str) -> None:
     typer.echo("\n".join(names) if names else f"The family '{family}' does not list its models.")
 
 
-def _show_or_find(name: str, family: str | None, image_size: int, options: dict[str, Any]) -> None:
+def _show_or_list(name: str, family: str | None, image_size: int, options: dict[str, Any]) -> None:
     """The layers of a model; where there is none of that name, the models whose names hold it."""
     from leapcore.errors import CountingError, UnknownNameError
     from leapcore.models.build import families, models_of
@@ -78,10 +79,10 @@ def _show_or_find(name: str, family: str | None, image_size: int, options: dict[
     except CountingError as error:
         raise CountingError(f"leapcore cannot use {name}: {error.cause}", "See docs/backbones.md.") from error
     except UnknownNameError:
-        found = [model for one in families() for model in models_of(one) if name in model]
-        if family is not None or not found:
+        matches = [model for one in families() for model in models_of(one) if name in model]
+        if family is not None or not matches:
             raise
-        typer.echo("\n".join(sorted(found)))
+        typer.echo("\n".join(sorted(matches)))
 
 
 def _show_layers(name: str, family: str | None, image_size: int, options: dict[str, Any]) -> None:

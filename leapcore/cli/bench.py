@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from leapcore.cli.common import Overrides, console, plain
+from leapcore.cli.arguments import Overrides
+from leapcore.cli.output import console, print_line
 from leapcore.errors import BenchError, SpecError
 
 if TYPE_CHECKING:
@@ -111,9 +112,9 @@ def _list(terminal: Console, folder: BenchFolder, cells: Sequence[Cell]) -> None
 
     axes = (len({getattr(cell, axis) for cell in cells}) for axis in _AXES)
     sizes = " × ".join(counted(size, axis) for size, axis in zip(axes, _AXES, strict=True))
-    plain(terminal, f"{counted(len(cells), 'cell')} of {sizes}")
+    print_line(terminal, f"{counted(len(cells), 'cell')} of {sizes}")
     for cell in cells:
-        plain(terminal, f"  {cell.name}: {folder.state(cell).value}")
+        print_line(terminal, f"  {cell.name}: {folder.state(cell).value}")
 
 
 def _run(
@@ -146,7 +147,7 @@ def _close(terminal: Console, folder: BenchFolder, cells: Sequence[Cell], mine: 
     from leapcore.bench.folder import State
     from leapcore.report.writing import write
 
-    plain(terminal, f"report: {write(folder.path).page}")
+    print_line(terminal, f"report: {write(folder.path).page}")
     states = {cell.name: folder.state(cell) for cell in cells}
     failed = [cell.name for cell in mine if states[cell.name] is State.FAILED]
     if failed:

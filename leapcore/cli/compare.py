@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from leapcore.cli.common import console
+from leapcore.cli.output import console
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""What the shell completes: recipes, keys of a spec, backbone families. Nothing heavy is imported."""
+"""Completion in the shell: recipes, keys of a spec, backbone families. Nothing heavy is imported."""
 
 from __future__ import annotations
 

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leapcore._version import __version__
-from leapcore.cli.common import console, plain
+from leapcore.cli.noise import library_noise
+from leapcore.cli.output import console, print_line
 from leapcore.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from leapcore.doctor.finding import Finding
+    from leapcore.doctor.runner import Finding
 
-    Found = dict[str, list[Finding]]
+    Findings = dict[str, list[Finding]]  # by check
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -29,15 +30,16 @@ def doctor(
 ) -> None:
     """Check whether this machine can run leapcore.
 
-    Looked at are versions, GPUs, DeepSpeed, plugins, disks and threads; exit code 1 if a run cannot work.
+    Checked are versions, GPUs, DeepSpeed, plugins, disks and threads; exit code 1 if a run cannot work.
     """
-    from leapcore.doctor.finding import worst
+    from leapcore.doctor.runner import worst
 
     _require_folder()
-    found = _examined(None if as_json else console())
-    state = worst(finding for findings in found.values() for finding in findings)
+    with library_noise(shown=False):
+        findings = _findings(None if as_json else console())
+    state = worst(finding for of_check in findings.values() for finding in of_check)
     if as_json:
-        rows = [{"check": name, **one._asdict()} for name, findings in found.items() for one in findings]
+        rows = [_row(name, finding) for name, of_check in findings.items() for finding in of_check]
         typer.echo(json.dumps({"state": state, "leapcore": __version__, "findings": rows}, indent=2))
     raise typer.Exit(1 if state == "problem" else 0)
 
@@ -49,33 +51,37 @@ def _require_folder() -> None:
         raise OutputError("the current folder is not there any more", "Change to another one.") from error
 
 
-def _examined(terminal: Console | None) -> Found:
-    """All findings, told as they come where somebody watches."""
+def _findings(terminal: Console | None) -> Findings:
+    """All findings, printed as they come if there is a terminal."""
     from leapcore.doctor.checks import CHECKS
-    from leapcore.doctor.finding import examine
+    from leapcore.doctor.runner import run_checks
 
     if terminal is None:
-        return dict(examine(CHECKS))
+        return dict(run_checks(CHECKS))
     python = f"Python {platform.python_version()} ({sys.executable})"
-    plain(terminal, f"leapcore {__version__}, {python}, {platform.platform()}")
-    found: Found = {}
-    with terminal.status("looking"):
-        for name, findings in examine(CHECKS):
-            found[name] = findings
-            _tell(terminal, name, findings)
-    plain(terminal, _sum(found))
-    return found
+    print_line(terminal, f"leapcore {__version__}, {python}, {platform.platform()}")
+    findings: Findings = {}
+    with terminal.status("checking"):
+        for name, of_check in run_checks(CHECKS):
+            findings[name] = of_check
+            _print_findings(terminal, name, of_check)
+    print_line(terminal, _conclusion(findings))
+    return findings
 
 
-def _tell(terminal: Console, name: str, findings: list[Finding]) -> None:
+def _print_findings(terminal: Console, name: str, findings: list[Finding]) -> None:
     for finding in findings:
-        plain(terminal, f"{finding.state:<8} {name:<14} {finding.said}", _STYLES[finding.state])
+        print_line(terminal, f"{finding.state:<8} {name:<14} {finding.message}", _STYLES[finding.state])
         if finding.remedy:
-            plain(terminal, f"{'':23} -> {finding.remedy}")
+            print_line(terminal, f"{'':23} -> {finding.remedy}")
 
 
-def _sum(found: Found) -> str:
-    states = [finding.state for findings in found.values() for finding in findings]
+def _row(check: str, finding: Finding) -> dict[str, str]:
+    return {"check": check, "state": finding.state, "said": finding.message, "remedy": finding.remedy}
+
+
+def _conclusion(findings: Findings) -> str:
+    states = [finding.state for of_check in findings.values() for finding in of_check]
     problems, warnings = states.count("problem"), states.count("warning")
     if problems:
         return f"{problems} to mend before a run can work, {warnings} to look at"

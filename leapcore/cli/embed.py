@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from leapcore.cli.common import console
+from leapcore.cli.output import console
 
 if TYPE_CHECKING:
     from leapcore.tools.embed import Embedded

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from leapcore.cli import completion
-from leapcore.cli.common import Overrides, load
+from leapcore.cli.arguments import Overrides, load
 
 app = typer.Typer(help="Evaluate the frozen features of any model.", no_args_is_help=True)
 

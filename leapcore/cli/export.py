@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from leapcore.cli.common import console
+from leapcore.cli.output import console
 
 
 class Format(str, Enum):

@@ -1,4 +1,4 @@
-"""What libraries have to say, kept off the terminal unless the user asks for it."""
+"""Messages of libraries: kept off the terminal unless the user asks for them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def library_noise(*, shown: bool, ours: int = logging.WARNING) -> Iterator[None]:
-    """Meanwhile, messages of leapcore reach standard error, and of other libraries errors alone.
+    """A context in which messages of leapcore reach standard error, and of other libraries errors alone.
 
     Args:
         shown: Show other libraries' messages and Python's warnings too.
-        ours: The least level of leapcore's own messages.
+        ours: The lowest level of leapcore's own messages that is shown.
     """
     if shown:
         os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "info")  # it has a handler of its own
@@ -42,7 +42,7 @@ class _Handler(logging.Handler):
         mine = record.name.partition(".")[0] == "leapcore"
         if record.levelno < (self._ours if mine else self._theirs):
             return
-        whose = "" if mine else f" of {record.name}"
+        origin = "" if mine else f" of {record.name}"
         stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-        stderr.print(f"{record.levelname.lower()}{whose}:", style="yellow", end=" ")
+        stderr.print(f"{record.levelname.lower()}{origin}:", style="yellow", end=" ")
         stderr.print(record.getMessage().strip(), markup=False)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from leapcore.cli.common import Overrides, Source, console, plain
+from leapcore.cli.arguments import Overrides, Source
+from leapcore.cli.output import console, print_line
 from leapcore.errors import OutputError
 
 if TYPE_CHECKING:
@@ -20,16 +21,17 @@ def plan(
     source: Source,
     set_: Overrides = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Take ten real steps at each of three layers, to tell the time.")
+        bool,
+        typer.Option("--probe", help="Take ten real steps at each of three layers, to time them."),
     ] = False,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", metavar="FILE.html", help="Write it as a page with drawings, too."),
     ] = None,
 ) -> None:
-    """Tell what a run will cost before its first step.
+    """Show what a run will cost before its first step.
 
-    That is: FLOPs, memory, disk, time with --probe, and what speaks against it. No weights are
+    That is: FLOPs, memory, disk, time with --probe, and warnings. No weights are
     loaded or downloaded, and nothing is written but the page.
     """
     if output is not None and not output.parent.is_dir():  # better now than after a probe
@@ -48,14 +50,14 @@ def plan(
         costs = Costs(planned(spec))
     measured = _probed(costs) if probe else None
     with terminal.status("counting"):
-        found = document(costs, measured, drawings=output is not None)
-    show(terminal, found)
+        planned_run = document(costs, measured, drawings=output is not None)
+    show(terminal, planned_run)
     if output is not None:
         from leapcore.report.files import write_report_file
         from leapcore.report.page import page
 
-        written = write_report_file(output, page(found).encode())
-        plain(terminal, f"\npage: {written}")
+        written = write_report_file(output, page(planned_run).encode())
+        print_line(terminal, f"\npage: {written}")
 
 
 def _probed(costs: Costs) -> Probe:

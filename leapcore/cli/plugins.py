@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from leapcore.cli.common import Options, console, parsed_options
+from leapcore.cli.arguments import Options, parsed_options
+from leapcore.cli.output import console
 from leapcore.errors import SpecError
 
 if TYPE_CHECKING:

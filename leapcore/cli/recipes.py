@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from leapcore.cli import completion
-from leapcore.cli.common import console
+from leapcore.cli.output import console
 
 Recipe = Annotated[
     str,

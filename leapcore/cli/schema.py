@@ -1,4 +1,4 @@
-"""``leapcore schema``: what a spec may hold, for editors and for people."""
+"""``leapcore schema``: all keys of a spec, for editors and for people."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def schema(
     from leapcore.plugins.loader import installed_plugins
 
     if bench and markdown:
-        raise SpecError("--markdown tells of both kinds of spec", "Leave --bench out.")
+        raise SpecError("--markdown describes both kinds of spec", "Leave --bench out.")
     if markdown:
         from leapcore.schema.page import page
 
@@ -52,8 +52,8 @@ def schema_text(*, bench: bool = False) -> str:
     from leapcore.plugins.loader import installed_plugins
     from leapcore.schema.build import bench_schema, run_schema
 
-    made = (bench_schema if bench else run_schema)(installed_plugins())
-    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    schema = (bench_schema if bench else run_schema)(installed_plugins())
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def write(path: Path, text: str) -> None:
@@ -65,8 +65,7 @@ def write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        there = path.parent.is_dir()
-        remedy = (
-            "Name another file." if there else f"Make the folder '{path.parent}' first, or name another file."
-        )
+        remedy = "Name another file."
+        if not path.parent.is_dir():
+            remedy = f"Make the folder '{path.parent}' first, or name another file."
         raise OutputError(f"'{path}' cannot be written: {error.strerror}", remedy) from error

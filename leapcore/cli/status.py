@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leapcore.cli.common import console, plain
+from leapcore.cli.output import console, print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -204,11 +204,11 @@ def _tell(terminal: Console, run: LiveRun, line: dict[str, Any]) -> None:
         text = f"{place}  {course.figures(line, brief=terminal.width < _WIDE)}"
     else:
         text = f"{course.step(line['step'])}  {evaluation(line)}"
-    plain(terminal, text, style)
+    print_line(terminal, text, style)
 
 
 def _end(terminal: Console, run: LiveRun) -> None:
     from leapcore.runs.lines import evaluation
 
     text = f"{run.folder}: {', '.join(filter(None, [run.state, run.reason, evaluation(run.accuracy)]))}"
-    plain(terminal, text, _STYLES.get(run.state, "yellow"))
+    print_line(terminal, text, _STYLES.get(run.state, "yellow"))

@@ -11,7 +11,7 @@ from torch import nn
 from leapcore.core.counting import on_meta
 from leapcore.core.features import LayerFeatures, LayerInfo
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.errors import PluginError, described
+from leapcore.errors import PluginError, describe_error
 
 _YIELD = "Yield one LayerFeatures after each block, in the order of `layers`."
 
@@ -35,12 +35,12 @@ def layer_shapes(provider: LayerFeatureProvider) -> list[LayerFeatures]:
     except Exception as error:
         if _runs(provider):
             raise PluginError(
-                f"{type(provider).__name__} runs, but not on the meta device: {described(error)}",
+                f"{type(provider).__name__} runs, but not on the meta device: {describe_error(error)}",
                 "New tensors belong on the input's device; branch on no values, and call no .item().",
             ) from error
         size = " x ".join(map(str, provider.image_input.size))
         raise PluginError(
-            f"{type(provider).__name__} cannot run on images of {size} pixels: {described(error)}",
+            f"{type(provider).__name__} cannot run on images of {size} pixels: {describe_error(error)}",
             "Give it the image size that it was made for: options: {img_size: …}, or data.image_size.",
         ) from error
 

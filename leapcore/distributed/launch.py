@@ -16,8 +16,17 @@ from leapcore.errors import RanksError
 COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from leapcore.cli import main; main()"
 
 
+def _end_as(codes: dict[int, int]) -> NoReturn:
+    """End as the first process did that failed, by the exit codes of all that failed."""
+    # Those that the launcher ended itself, once one had failed, explain nothing.
+    rank = next((rank for rank, code in codes.items() if code != -signal.SIGTERM), min(codes))
+    if -codes[rank] in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT):  # it printed nothing itself
+        raise _gone(rank, -codes[rank]) from None
+    sys.exit(codes[rank] if codes[rank] > 0 else 128 - codes[rank])  # by a signal: as the shell counts
+
+
 def _gone(rank: int, number: int) -> RanksError:
-    """The others may be ended before they have noticed, so whoever started them says it."""
+    """The error of a process that a signal ended; the others may be ended before they have noticed."""
     error = RanksError(
         f"a process of this run is gone: rank {rank} was ended by {signal.Signals(number).name}",
         "It may have been short of memory. Go on from the last checkpoint: the same command with --resume.",
@@ -40,7 +49,7 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # It reports each failure with tables and tracebacks; the processes say themselves what is wrong.
+    # It reports each failure with tables and tracebacks; the processes print themselves what is wrong.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores_each(processes)))
     config = LaunchConfig(
@@ -56,12 +65,7 @@ def launch(arguments: Sequence[str], processes: int) -> NoReturn:
     try:
         elastic_launch(config, sys.executable)("-c", COMMAND, *arguments)
     except ChildFailedError as error:
-        codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
-        # Those that the launcher ended itself, once one had failed, say nothing.
-        rank = next((rank for rank, code in codes.items() if code != -signal.SIGTERM), min(codes))
-        if codes[rank] in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGABRT):  # it could not say so itself
-            raise _gone(rank, -codes[rank]) from None
-        sys.exit(codes[rank] if codes[rank] > 0 else 128 - codes[rank])  # by a signal: as the shell counts
+        _end_as({rank: failure.exitcode for rank, failure in sorted(error.failures.items())})
     except SignalException as error:
         sys.exit(128 + error.sigval)
     sys.exit(0)

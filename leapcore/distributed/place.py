@@ -1,4 +1,4 @@
-"""Which of a run's processes this one is, as whoever launched it says in the environment.
+"""Which of a run's processes this one is, from the environment that its launcher set.
 
 Known are torchrun and DeepSpeed's launcher (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``), and SLURM's ``srun``.
 """
@@ -26,8 +26,8 @@ class Place(NamedTuple):
 
 
 def place(env: Mapping[str, str] = os.environ) -> Place:
-    """This process's place; the only one where no launcher says otherwise."""
-    if all(env.get(name, "").isdecimal() for name in ("RANK", "WORLD_SIZE")):  # else somebody else's words
+    """This process's place; the only one where no launcher set another."""
+    if all(env.get(name, "").isdecimal() for name in ("RANK", "WORLD_SIZE")):  # else another program's
         return Place(int(env["RANK"]), int(env.get("LOCAL_RANK", 0)), int(env["WORLD_SIZE"]))
     # SLURM_NTASKS is there in a batch script, too, which is one process; this is in a step only.
     if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from leapcore.distributed.cores import usable_cores
-from leapcore.doctor.finding import Finding
+from leapcore.doctor.runner import Finding
 from leapcore.runs.files import text
 
 _BUILDS = "Install the build for your driver: https://pytorch.org/get-started/locally"
@@ -38,8 +38,8 @@ def accelerator() -> Iterator[Finding]:
     elif glob("/dev/nvidia[0-9]*") or Path("/dev/dxg").exists():
         yield _unused_gpu(torch)
     elif _DRIVER.exists():
-        said = "the machine has an NVIDIA driver, but no GPU is given to this container or job"
-        yield Finding("warning", said, "Ask for one: docker run --gpus all, sbatch --gpus 1.")
+        message = "the machine has an NVIDIA driver, but no GPU is given to this container or job"
+        yield Finding("warning", message, "Ask for one: docker run --gpus all, sbatch --gpus 1.")
     else:
         yield Finding("ok", "no GPU: training runs on the CPU")
 
@@ -48,23 +48,23 @@ def torchvision_itself() -> Iterator[Finding]:
     """Whether torchvision can be imported, and what had to be done for it."""
     from leapcore.compat import torchvision_operators
 
-    how = torchvision_operators()
+    operators = torchvision_operators()
     import torch
     import torchvision
 
     version = torchvision.__version__
-    if how == "compiled":
+    if operators == "compiled":
         yield Finding("ok", f"{version}, compiled operators loaded")
     elif torch.version.cuda is None:
-        said = "its compiled operators do not load beside a CPU-only torch, so their names are declared"
-        yield Finding("ok", f"{version}; {said}; leapcore uses none of them")
+        reason = "its compiled operators do not load beside a CPU-only torch, so their names are declared"
+        yield Finding("ok", f"{version}; {reason}; leapcore uses none of them")
     else:
-        said = f"torchvision {version} is built for another torch than {torch.__version__}"
-        yield Finding("warning", said, "Install both together: pip install --upgrade torch torchvision")
+        message = f"torchvision {version} is built for another torch than {torch.__version__}"
+        yield Finding("warning", message, "Install both together: pip install --upgrade torch torchvision")
 
 
 def deepspeed_itself() -> Iterator[Finding]:
-    """Whether a run of one process can be carried: DeepSpeed, and a process group."""
+    """Whether one process can train: it imports DeepSpeed and joins a process group."""
     import torch.distributed as dist
 
     from leapcore.compat import import_deepspeed
@@ -74,12 +74,10 @@ def deepspeed_itself() -> Iterator[Finding]:
     join()
     backend = dist.get_backend()
     dist.barrier()
-    known = {"gloo": dist.is_gloo_available(), "NCCL": dist.is_nccl_available()}
-    there = ", ".join(name for name, found in known.items() if found)
-    compiler = next((name for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if _found(name)), None)
-    told = f"C++ compiler {compiler}" if compiler else "no C++ compiler, which engine.compile alone needs"
-    said = f"{deepspeed.__version__}, joined a process group of one ({backend}); torch has {there}; {told}"
-    yield Finding("ok", said)
+    available = {"gloo": dist.is_gloo_available(), "NCCL": dist.is_nccl_available()}
+    backends = ", ".join(name for name, is_there in available.items() if is_there)
+    group = f"joined a process group of one ({backend}); torch has {backends}"
+    yield Finding("ok", f"{deepspeed.__version__}, {group}; {_compiler()}")
 
 
 def threads() -> Iterator[Finding]:
@@ -87,19 +85,24 @@ def threads() -> Iterator[Finding]:
     import torch
 
     count, cores = torch.get_num_threads(), usable_cores()
-    said = f"torch takes {count} on {cores:g} usable cores"
+    message = f"torch takes {count} on {cores:g} usable cores"
     if count > max(1, cores):
-        yield Finding(
-            "warning", f"{said}: they wait for each other", f"export OMP_NUM_THREADS={max(1, int(cores))}"
-        )
+        remedy = f"export OMP_NUM_THREADS={max(1, int(cores))}"
+        yield Finding("warning", f"{message}: they wait for each other", remedy)
     elif count <= cores / 2 and not torch.cuda.is_available():
-        told = os.environ.get("OMP_NUM_THREADS")
+        setting = os.environ.get("OMP_NUM_THREADS")
+        reason = f" (OMP_NUM_THREADS={setting})" if setting else ""
         remedy = "Leave OMP_NUM_THREADS unset, or share the cores with --processes or --jobs."
-        yield Finding(
-            "warning", f"{said}: the others idle" + f" (OMP_NUM_THREADS={told})" * bool(told), remedy
-        )
+        yield Finding("warning", f"{message}: the others idle{reason}", remedy)
     else:
-        yield Finding("ok", said)
+        yield Finding("ok", message)
+
+
+def _compiler() -> str:
+    """The C++ compiler of this machine, if it has one."""
+    programs = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    compiler = next((name for name in programs if name and shutil.which(name)), None)
+    return f"C++ compiler {compiler}" if compiler else "no C++ compiler, which engine.compile alone needs"
 
 
 def _gpu(torch: Any, index: int) -> Finding:
@@ -109,27 +112,27 @@ def _gpu(torch: Any, index: int) -> Finding:
         (torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)).sum().item()
         free, total = torch.cuda.mem_get_info(index)
     except RuntimeError as error:
-        said = f"cuda:{index} {name} does not compute: {str(error).splitlines()[0]}"
-        return Finding("problem", said, _BUILDS)
-    said = f"cuda:{index} {name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, {_driver()}"
+        message = f"cuda:{index} {name} does not compute: {str(error).splitlines()[0]}"
+        return Finding("problem", message, _BUILDS)
+    message = f"cuda:{index} {name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, {_driver()}"
     if free < total / 2:
         return Finding(
-            "warning", said, "Others use it: see nvidia-smi; CUDA_VISIBLE_DEVICES chooses another."
+            "warning", message, "Others use it: see nvidia-smi; CUDA_VISIBLE_DEVICES chooses another."
         )
-    return Finding("ok", said)
+    return Finding("ok", message)
 
 
 def _unused_gpu(torch: Any) -> Finding:
     if torch.version.cuda is None and torch.version.hip is None:
-        said = "there is a GPU, but this torch is built for CPUs alone, and training runs there"
-        return Finding("warning", said, _BUILDS)
+        message = "there is a GPU, but this torch is built for CPUs alone, and training runs there"
+        return Finding("warning", message, _BUILDS)
     try:
         torch.cuda.init()
         reason = "it gives no reason"
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-    said = f"there is a GPU that torch (for {_built_for(torch)}) cannot use with {_driver()}: {reason}"
-    return Finding("problem", said, f"Update the driver, or: {_BUILDS[0].lower()}{_BUILDS[1:]}")
+    message = f"there is a GPU that torch (for {_built_for(torch)}) cannot use with {_driver()}: {reason}"
+    return Finding("problem", message, f"Update the driver, or: {_BUILDS[0].lower()}{_BUILDS[1:]}")
 
 
 def _built_for(torch: Any) -> str:
@@ -139,9 +142,5 @@ def _built_for(torch: Any) -> str:
 
 
 def _driver() -> str:
-    found = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", text(_DRIVER))
-    return f"driver {found[1]}" if found else "a driver of unknown version"
-
-
-def _found(program: str | None) -> bool:
-    return bool(program and shutil.which(program))
+    version = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", text(_DRIVER))
+    return f"driver {version[1]}" if version else "a driver of unknown version"

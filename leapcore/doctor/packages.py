@@ -1,4 +1,4 @@
-"""Installed packages against what leapcore's own metadata asks for, without importing any."""
+"""Installed packages and plugins: their versions, and whether they can be imported."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from leapcore.doctor.finding import Finding
+from leapcore.doctor.runner import Finding, State
 
-# Told with their versions; all others only if something is wrong.
-_TOLD = ("torch", "torchvision", "timm", "deepspeed", "fvcore", "numpy", "pydantic")
+# Listed with their versions; all others only if something is wrong.
+_LISTED = ("torch", "torchvision", "timm", "deepspeed", "fvcore", "numpy", "pydantic")
 _BEYOND_EXTRAS = {"parquet": [Requirement("pyarrow")]}  # used where it is there
 # Needed packages with compiled parts or with habits, which fail when they are imported.
 _IMPORTED = ("numpy", "scipy", "sklearn", "PIL.Image", "safetensors", "fvcore.nn", "timm")
@@ -21,31 +21,30 @@ _IMPORTED = ("numpy", "scipy", "sklearn", "PIL.Image", "safetensors", "fvcore.nn
 
 def versions() -> Iterator[Finding]:
     """Whether Python and each package that leapcore needs are there, and new enough."""
-    wanted = _requirements()[""]
-    wrong = [finding for requirement in wanted if (finding := _fault(requirement))]
-    yield from wrong
+    needed = _requirements()[""]
+    faults = [fault for requirement in needed if (fault := _fault(requirement))]
+    yield from faults
     python = SpecifierSet(metadata("leapcore")["Requires-Python"] or "")
     if not python.contains(".".join(map(str, sys.version_info[:3]))):
         yield Finding("problem", f"leapcore needs Python {python}", "Make an environment with such a Python.")
-    told = [f"{name} {_version(name)}" for name in _TOLD if _version(name)]
-    more = f"; {len(wanted) - len(wrong)} of {len(wanted)} needed packages are there and new enough"
-    yield Finding("ok", ", ".join(told) + more)
+    listed = ", ".join(f"{name} {_version(name)}" for name in _LISTED if _version(name))
+    share = f"{len(needed) - len(faults)} of {len(needed)} needed packages are there and new enough"
+    yield Finding("ok", f"{listed}; {share}")
 
 
 def extras() -> Iterator[Finding]:
     """Which optional packages are there; one that is too old is worth a warning."""
-    there: list[str] = []
-    absent: list[str] = []
-    for extra, wanted in (_requirements() | _BEYOND_EXTRAS).items():
+    complete: list[str] = []
+    incomplete: list[str] = []
+    for extra, requirements in (_requirements() | _BEYOND_EXTRAS).items():
         if extra in ("", "dev"):
             continue
-        installed = [requirement for requirement in wanted if _version(requirement.name)]
-        (there if len(installed) == len(wanted) else absent).append(extra)
+        installed = [requirement for requirement in requirements if _version(requirement.name)]
+        (complete if len(installed) == len(requirements) else incomplete).append(extra)
         faults = (_fault(requirement) for requirement in installed)
         yield from (fault._replace(state="warning") for fault in faults if fault)
-    yield Finding(
-        "ok", f"installed: {', '.join(there) or 'none'}; not installed: {', '.join(absent) or 'none'}"
-    )
+    installed_extras, others = (", ".join(extras) or "none" for extras in (complete, incomplete))
+    yield Finding("ok", f"installed: {installed_extras}; not installed: {others}")
 
 
 def libraries() -> Iterator[Finding]:
@@ -59,11 +58,28 @@ def libraries() -> Iterator[Finding]:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:  # a library that is broken can raise anything
             failed.append(name)
-            said = " ".join(str(error).split())
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             remedy = f"Install it again: pip install --force-reinstall {_distribution(name)}"
-            yield Finding("problem", f"{name} cannot be imported: {type(error).__name__}: {said}", remedy)
+            yield Finding("problem", f"{name} cannot be imported: {reason}", remedy)
     if not failed:
         yield Finding("ok", f"{', '.join(_IMPORTED)} can be imported")
+
+
+def plugins() -> Iterator[Finding]:
+    """Whether every installed plugin works, the modules behind its names included."""
+    from leapcore.plugins.loader import installed_plugins
+
+    plugins, working = installed_plugins(), []
+    for info in plugins.infos:
+        cause, remedy = plugins.diagnosis(info)
+        if cause:
+            state: State = "problem" if info.distribution.startswith("leapcore ") else "warning"
+            message = f"plugin '{info.name}' ({info.distribution}) is broken: {cause}"
+            yield Finding(state, message, remedy)
+        else:
+            working.append(info.name)
+    if working:
+        yield Finding("ok", f"{', '.join(working)} work")
 
 
 def _requirements() -> dict[str, list[Requirement]]:
@@ -72,29 +88,29 @@ def _requirements() -> dict[str, list[Requirement]]:
     Raises:
         PackageNotFoundError: leapcore is used from a folder, without being installed.
     """
-    found: dict[str, list[Requirement]] = {"": []}
+    requirements: dict[str, list[Requirement]] = {"": []}
     for text in requires("leapcore") or ():
         requirement = Requirement(text)
         marker = requirement.marker
         if marker is None or marker.evaluate({"extra": ""}):
-            found[""].append(requirement)
+            requirements[""].append(requirement)
             continue
         for extra in metadata("leapcore").get_all("Provides-Extra") or ():
             if marker.evaluate({"extra": extra}):
-                found.setdefault(extra, []).append(requirement)
-    return found
+                requirements.setdefault(extra, []).append(requirement)
+    return requirements
 
 
 def _fault(requirement: Requirement) -> Finding | None:
-    wanted = f"{requirement.name}{requirement.specifier}"
-    there = _version(requirement.name)
-    remedy = f"pip install --upgrade '{wanted}'"
-    if not there:
-        return Finding("problem", f"{requirement.name} is not installed", remedy)
-    if not requirement.specifier.contains(there, prereleases=True):
-        return Finding(
-            "problem", f"{requirement.name} {there} is too old or too new: {wanted} is needed", remedy
-        )
+    """What is wrong with an installed package; None if it is new enough."""
+    name, installed = requirement.name, _version(requirement.name)
+    needed = f"{name}{requirement.specifier}"
+    remedy = f"pip install --upgrade '{needed}'"
+    if not installed:
+        return Finding("problem", f"{name} is not installed", remedy)
+    if not requirement.specifier.contains(installed, prereleases=True):
+        message = f"{name} {installed} is too old or too new: {needed} is needed"
+        return Finding("problem", message, remedy)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Backbones by family: building one that keeps its word, and finding the family of a model."""
+"""Backbones by family: building and checking one, and the family of a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from leapcore.core.layer_check import check_layers
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.errors import LeapcoreError, PluginError, described
+from leapcore.errors import LeapcoreError, PluginError, describe_error
 from leapcore.plugins.loader import installed_plugins
 from leapcore.spec import BackboneSpec
 
@@ -27,14 +27,14 @@ def build_backbone(
     weights: str | Path = "none",
     options: dict[str, Any] | None = None,
 ) -> LayerFeatureProvider:
-    """Build a backbone and check that its layers are what it says.
+    """Build a backbone and check its layers against their description.
 
     It comes in training mode, with gradients; of a teacher: ``.eval().requires_grad_(False)``.
 
     Args:
         family: As plugins register it: ``"vit"``, ``"convnext"``, … (``leapcore backbones``).
         image_size: Side of the images in pixels.
-        model: Its name within the family, such as timm's; None where ``weights`` tells it.
+        model: Its name within the family, such as timm's; None where ``weights`` names it.
         weights: ``"none"`` (random), ``"pretrained"`` (a download), a weights file, a folder in timm's
             ``local-dir`` format, such as a run's ``student/``, or ``"asset:<name>"``.
         options: Further arguments of the model, such as ``{"depth": 6}``.
@@ -43,6 +43,15 @@ def build_backbone(
         UnknownNameError: No plugin registers the family.
         PluginError: The family's plugin breaks a rule; it is named.
         LeapcoreError: The backbone cannot be built like this.
+
+    Example:
+        >>> import torch
+        >>> teacher = build_backbone("vit", weights="asset:digits-vit", image_size=32).eval()
+        >>> len(teacher.layers), teacher.layers[0]
+        (12, LayerInfo(name='blocks.0', channels=72, stride=8))
+        >>> (last,) = teacher(torch.zeros(1, 3, 32, 32), [11])
+        >>> last.tokens.shape
+        torch.Size([1, 16, 72])
     """
     plugins = installed_plugins()
     arguments = {"model": model, "weights": str(weights), "image_size": image_size, "options": options or {}}
@@ -75,10 +84,10 @@ def _checked(factory: Callable[..., Any], arguments: dict[str, Any]) -> LayerFea
         check_layers(provider)
     except LeapcoreError:
         raise
-    # A stranger's code can fail in any way; most often an option is misspelt.
+    # A plugin can raise anything; most often an option is misspelt.
     except Exception as error:
         raise PluginError(
-            f"it cannot be built with the options {arguments['options']}: {described(error)}",
+            f"it cannot be built with the options {arguments['options']}: {describe_error(error)}",
             "Correct the options; if they are right, `leapcore plugins check` finds the plugin's fault.",
         ) from error
     return provider
@@ -86,10 +95,10 @@ def _checked(factory: Callable[..., Any], arguments: dict[str, Any]) -> LayerFea
 
 def models_of(family: str) -> list[str]:
     """The names of the models that a family lists; empty for a family that lists none, or cannot."""
-    list_models = said_of(installed_plugins().get("backbones", family), "models", list)
+    list_models = factory_attribute(installed_plugins().get("backbones", family), "models", list)
     try:
         return list(list_models())
-    except Exception:  # a stranger's, without which all others can still be listed
+    except Exception:  # of a plugin, without which all others can still be listed
         logger.warning("the backbone family '%s' cannot list its models", family)
         return []
 
@@ -115,8 +124,8 @@ def families() -> Iterator[str]:
         yield name
 
 
-def said_of(factory: Callable[..., Any], name: str, default: Any) -> Any:
-    """What a factory says of itself (see ``leapcore_register_backbones``), or the class that it is of."""
+def factory_attribute(factory: Callable[..., Any], name: str, default: Any) -> Any:
+    """An attribute of a factory (see ``leapcore_register_backbones``), or of the class whose method it is."""
     return getattr(factory, name, getattr(getattr(factory, "__self__", None), name, default))
 
 

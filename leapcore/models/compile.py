@@ -37,8 +37,8 @@ def _try_compiler(device: torch.device) -> None:
         torch.compile(torch.exp)(torch.ones(1, device=device))
     # It fails in as many ways as there are compilers.
     except Exception as error:
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        message = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise SpecError(
-            f"engine.compile: torch.compile does not work on this machine: {said}",
+            f"engine.compile: torch.compile does not work on this machine: {message}",
             "It needs a C++ compiler such as g++ on CPUs, and Triton on GPUs; or leave engine.compile out.",
         ) from error

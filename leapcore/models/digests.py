@@ -16,20 +16,20 @@ _PLAIN = (bool, int, float, str, type(None))
 
 def weights_digest(module: nn.Module) -> str:
     """A hash of all weights and saved buffers: their names, types, shapes and every byte."""
-    found = _hash()
+    digest = _hash()
     for name, tensor in module.state_dict().items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def structure_digest(module: nn.Module) -> str:
     """A hash of all modules, by name: their classes, and the plain values that they were built with."""
-    found = _hash()
+    digest = _hash()
     for name, part in module.named_modules():
         values = sorted((key, repr(value)) for key, value in vars(part).items() if _plain(value))
-        found.update(f"{name} {type(part).__module__}.{type(part).__qualname__} {values}\n".encode())
-    return found.hexdigest()
+        digest.update(f"{name} {type(part).__module__}.{type(part).__qualname__} {values}\n".encode())
+    return digest.hexdigest()
 
 
 def code_digest(things: Iterable[Any]) -> str:
@@ -40,10 +40,10 @@ def code_digest(things: Iterable[Any]) -> str:
     names = {thing.__module__ for thing in things}
     modules = [sys.modules.get(name) for name in names if name.split(".")[0] != "torch"]
     files = {file for module in modules if (file := getattr(module, "__file__", None))}
-    found = _hash()
+    digest = _hash()
     for content in sorted(Path(file).read_bytes() for file in files):
-        found.update(hashlib.blake2b(content).digest())
-    return found.hexdigest()
+        digest.update(hashlib.blake2b(content).digest())
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> bool:

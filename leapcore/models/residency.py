@@ -1,4 +1,4 @@
-"""A frozen backbone on a device: matrices in 16 bits where that changes nothing, layers only when needed."""
+"""Memory of a frozen backbone on a device: 16-bit matrices where results stay the same, layers on demand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Slot(NamedTuple):
 
     tensors: dict[str, Any]
     name: str
-    at_home: Tensor
+    on_host: Tensor
 
 
 class ResidentLayers:
@@ -46,55 +46,55 @@ class ResidentLayers:
 
     Args:
         provider: A frozen backbone on the host; what belongs to no single layer goes to the device.
-        device: Where it computes. On the host itself all layers are at home.
+        device: Where it computes. On the host itself all layers stay.
     """
 
     def __init__(self, provider: LayerFeatureProvider, device: torch.device) -> None:
         self._device = device
         self._slots = _slots_by_layer(provider) if device.type != "cpu" else {}
-        self._here: set[int] = set()
+        self._on_device: set[int] = set()
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
-        kept = {id(slot.at_home) for slots in self._slots.values() for slot in slots}
+        kept = {id(slot.on_host) for slots in self._slots.values() for slot in slots}
         for slot in _slots(provider.modules()):
-            if id(slot.at_home) not in kept:
-                slot.tensors[slot.name] = _like(slot.at_home, slot.at_home.to(device))
+            if id(slot.on_host) not in kept:
+                slot.tensors[slot.name] = _like(slot.on_host, slot.on_host.to(device))
         for layer in self._slots:
-            provider.block(layer).register_forward_pre_hook(partial(self._bring_for, layer))
+            provider.block(layer).register_forward_pre_hook(partial(self._load_for, layer))
 
     @property
     def layers(self) -> list[int]:
-        """The layers whose weights are on the device, of those that can be elsewhere."""
-        return sorted(self._here)
+        """The layers whose weights are on the device, of those that can be on the host."""
+        return sorted(self._on_device)
 
     def keep(self, layers: Iterable[int]) -> None:
         """Have these layers on the device, and no others."""
-        wanted = self._slots.keys() & set(layers)
-        for layer in self._here - wanted:
+        kept = self._slots.keys() & set(layers)
+        for layer in self._on_device - kept:
             for slot in self._slots[layer]:
-                slot.tensors[slot.name] = slot.at_home
-        self._here &= wanted
-        for layer in sorted(wanted - self._here):
-            self._bring(layer)
+                slot.tensors[slot.name] = slot.on_host
+        self._on_device &= kept
+        for layer in sorted(kept - self._on_device):
+            self._load(layer)
 
-    def _bring_for(self, layer: int, *_: Any) -> None:
+    def _load_for(self, layer: int, *_: Any) -> None:
         """Before a block runs."""
-        if layer not in self._here:
-            self._bring(layer)
+        if layer not in self._on_device:
+            self._load(layer)
 
-    def _bring(self, layer: int) -> None:
-        """Copy a layer in, on a stream of its own: the device goes on with what it was given before."""
-        with self._apart():
+    def _load(self, layer: int) -> None:
+        """Copy a layer to the device on a stream of its own, while the device goes on computing."""
+        with self._copy_stream():
             for slot in self._slots[layer]:
-                there = slot.at_home.to(self._device, non_blocking=True)
-                slot.tensors[slot.name] = _like(slot.at_home, there)
+                copy = slot.on_host.to(self._device, non_blocking=True)
+                slot.tensors[slot.name] = _like(slot.on_host, copy)
         if self._copying is not None:
             main = torch.cuda.current_stream(self._device)
             main.wait_stream(self._copying)
             for slot in self._slots[layer]:
                 slot.tensors[slot.name].record_stream(main)
-        self._here.add(layer)
+        self._on_device.add(layer)
 
-    def _apart(self) -> AbstractContextManager[Any]:
+    def _copy_stream(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._copying is None else torch.cuda.stream(self._copying)
 
 
@@ -115,11 +115,11 @@ def _slots_by_layer(provider: LayerFeatureProvider) -> dict[int, list[_Slot]]:
     owners: dict[int, set[int]] = {}
     for layer, slots in blocks.items():
         for slot in slots:
-            owners.setdefault(id(slot.at_home), set()).add(layer)
+            owners.setdefault(id(slot.on_host), set()).add(layer)
     for slot in _slots(module for module in provider.modules() if module not in inside):
-        owners.setdefault(id(slot.at_home), set()).add(-1)
+        owners.setdefault(id(slot.on_host), set()).add(-1)
     return {
-        layer: [slot for slot in slots if owners[id(slot.at_home)] == {layer}]
+        layer: [slot for slot in slots if owners[id(slot.on_host)] == {layer}]
         for layer, slots in blocks.items()
         if provider.block(layer) not in uncalled
     }

@@ -11,10 +11,11 @@ import torch
 
 from leapcore.compat import import_timm
 from leapcore.core.provider import ImageInput
-from leapcore.errors import SpecError, UnknownNameError, WeightsError
+from leapcore.errors import SpecError, UnknownNameError, WeightsError, short_message
+from leapcore.models.weights import misfit
 from leapcore.spec.paths import weights_path
 
-# Arguments of timm.create_model that say where weights come from; a spec has `weights` for that.
+# Arguments of timm.create_model that name a source of weights; a spec has `weights` for that.
 _SOURCES = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 _WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -25,7 +26,7 @@ def create_timm_model(
     """Build a timm model without its classifier.
 
     Args:
-        model: timm's name for it, or None where ``weights`` is a folder, which tells it.
+        model: timm's name for it, or None where ``weights`` is a folder, which names it.
         weights: ``"none"`` (random), ``"pretrained"`` (timm's download), a weights file
             (``.safetensors``, or ``.pth`` that loads with ``weights_only=True``), a folder in timm's
             ``local-dir`` format, or ``"asset:<name>"`` for one that ships with leapcore.
@@ -40,6 +41,11 @@ def create_timm_model(
         UnknownNameError: timm has no such model.
         WeightsError: The weights are missing, unreadable or of another architecture.
         SpecError: The model does not take these options.
+
+    Example:
+        >>> model = create_timm_model("convnext_atto", "none", {"depths": (1, 1, 2, 1)}, image_size=64)
+        >>> model(torch.zeros(1, 3, 64, 64)).shape  # pooled features, without a classifier
+        torch.Size([1, 320])
     """
     _refuse_sources(options)
     path = weights_path(weights)
@@ -57,12 +63,17 @@ def _refuse_sources(options: dict[str, Any]) -> None:
     for name in _SOURCES:
         if name in options:
             raise SpecError(
-                f"options.{name} cannot be used: weights come from where 'weights' says", "Leave it out."
+                f"options.{name} cannot be used: 'weights' names the source of weights", "Leave it out."
             )
 
 
 def timm_image_input(model: Any) -> ImageInput:
-    """The input of a model from :func:`create_timm_model`: its image size, its normalisation."""
+    """The input of a model from :func:`create_timm_model`: its image size, its normalisation.
+
+    Example:
+        >>> timm_image_input(create_timm_model("convnext_atto", "none", {"depths": (1, 1, 2, 1)}))
+        ImageInput(size=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    """
     config = import_timm().data.resolve_model_data_config(model)
     height, width = _pair(model.leapcore_image_size or config["input_size"][-2:])
     return ImageInput((height, width), tuple(config["mean"]), tuple(config["std"]))
@@ -104,13 +115,13 @@ def architecture(folder: Path) -> str:
 
 
 def _checked_architecture(model: str | None, folder: Path) -> str:
-    found = architecture(folder)
-    if model is not None and model.split(".")[0] != found.split(".")[0]:
+    name = architecture(folder)
+    if model is not None and model.split(".")[0] != name.split(".")[0]:
         raise WeightsError(
-            f"the weights in '{folder}' are of {found}, not of {model}",
-            f"Leave 'model' out, or set it to {found}.",
+            f"the weights in '{folder}' are of {name}, not of {model}",
+            f"Leave 'model' out, or set it to {name}.",
         )
-    return found
+    return name
 
 
 def _from_folder(folder: Path, options: dict[str, Any]) -> Any:
@@ -124,7 +135,7 @@ def _from_folder(folder: Path, options: dict[str, Any]) -> Any:
 
 def _known_name(model: str | None) -> str:
     if model is None:
-        raise SpecError("no 'model' is named", "Name one, or give a folder as 'weights', which tells it.")
+        raise SpecError("no 'model' is named", "Name one, or give a folder as 'weights', which names it.")
     timm = import_timm()
     if not timm.is_model(model.split(".")[0]):
         raise UnknownNameError(f"timm has no model '{model}'", _suggest_model(model))
@@ -156,7 +167,7 @@ def _create(name: str, options: dict[str, Any], *, pretrained: bool = False) -> 
         if not pretrained:
             raise SpecError(f"{name} cannot be built: {error}", f"Options given: {options}.") from error
         raise WeightsError(
-            f"the pretrained weights of {name} cannot be had: {_shortened(error)}",
+            f"the pretrained weights of {name} cannot be had: {short_message(error)}",
             "Downloads need a network, and not every model has weights; or give a file or a folder.",
         ) from error
     if pretrained:
@@ -167,7 +178,7 @@ def _create(name: str, options: dict[str, Any], *, pretrained: bool = False) -> 
 
 
 def _check_untouched(name: str, network: Any, options: dict[str, Any]) -> None:
-    """timm fills what pretrained weights leave open with random numbers; options must not open anything.
+    """Check that options leave no tensor without pretrained weights: timm would fill it with random numbers.
 
     Position and patch embeddings may differ in size: timm resamples those.
     """
@@ -205,17 +216,21 @@ def _load(network: Any, path: Path) -> None:
                 f"weights '{path}' cannot be loaded: damaged, or more than tensors, which could run code",
                 "Have them saved as .safetensors, or as a state dict alone.",
             ) from error
-        raise _misfit(path, network, _shortened(error)) from error
+        raise misfit(path, network.pretrained_cfg["architecture"], short_message(error)) from error
+    differences = _differences(network, result.missing_keys, result.unexpected_keys)
+    if differences:
+        reason = f"{len(differences)} tensors differ: {', '.join(differences[:3])}, …"
+        raise misfit(path, network.pretrained_cfg["architecture"], reason)
+
+
+def _differences(network: Any, missing: list[str], unexpected: list[str]) -> list[str]:
+    """Tensors that a file lacks or has too many, its classifier's left out."""
     classifier = network.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    surplus = [key for key in result.unexpected_keys if not key.startswith(heads)]
+    surplus = [key for key in unexpected if not key.startswith(heads)]
     if surplus:  # a classifier can bring a norm along that timm does not list
         surplus = sorted(set(surplus) - _keys_with_classifier(network))
-    if result.missing_keys or surplus:
-        found = [f"without {key}" for key in result.missing_keys] + [
-            f"with a strange {key}" for key in surplus
-        ]
-        raise _misfit(path, network, f"{len(found)} tensors differ: {', '.join(found[:3])}, …")
+    return [f"without {key}" for key in missing] + [f"with a strange {key}" for key in surplus]
 
 
 def _keys_with_classifier(network: Any) -> set[str]:
@@ -223,13 +238,6 @@ def _keys_with_classifier(network: Any) -> set[str]:
     with torch.device("meta"):
         whole = import_timm().create_model(_known_name(network.pretrained_cfg["architecture"]), **options)
     return set(whole.state_dict())
-
-
-def _misfit(path: Path, network: Any, why: str) -> WeightsError:
-    return WeightsError(
-        f"weights '{path}' cannot be loaded into {network.pretrained_cfg['architecture']}: {why}",
-        "Give weights of this very architecture, and the options that they were made with.",
-    )
 
 
 def _pair(size: Any) -> Any:
@@ -256,12 +264,6 @@ def _check_patches(name: str, network: Any) -> None:
             f"of {' x '.join(map(str, patch))} pixels",
             f"Use a multiple, such as {below} or {below + patch[0]}.",
         )
-
-
-def _shortened(error: Exception) -> str:
-    """A state dict's mismatch can name hundreds of tensors; the first few tell what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:300] or type(error).__name__
 
 
 def published_license(model: str) -> str | None:

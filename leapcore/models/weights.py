@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from leapcore.errors import WeightsError
+from leapcore.errors import WeightsError, short_message
 from leapcore.spec.paths import weights_path
 
 
@@ -21,6 +21,15 @@ def load_weights(network: nn.Module, weights: str) -> None:
 
     Raises:
         WeightsError: They are missing, unreadable or of another architecture.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> trained, network = nn.Linear(2, 3), nn.Linear(2, 3)
+        >>> with TemporaryDirectory() as folder:
+        ...     torch.save(trained.state_dict(), f"{folder}/linear.pth")
+        ...     load_weights(network, f"{folder}/linear.pth")
+        >>> torch.equal(network.weight, trained.weight)
+        True
     """
     path = weights_path(weights)
     if weights == "pretrained":
@@ -32,13 +41,17 @@ def load_weights(network: nn.Module, weights: str) -> None:
     file = path / "model.safetensors" if path.is_dir() else path
     try:
         _load(network, file)
-    # Files can be wrong in any way, and each library says it in its own.
+    # Files can be wrong in any way, and each library raises its own errors.
     except Exception as error:
-        first = " ".join(str(error).split())[:300]
-        raise WeightsError(
-            f"weights '{file}' cannot be loaded into {type(network).__name__}: {first}",
-            "Give weights of this very architecture, and the options that they were made with.",
-        ) from error
+        raise misfit(file, type(network).__name__, short_message(error)) from error
+
+
+def misfit(file: Path, model: str, reason: str) -> WeightsError:
+    """The error of weights that are not this model's."""
+    return WeightsError(
+        f"weights '{file}' cannot be loaded into {model}: {reason}",
+        "Give weights of this very architecture, and the options that they were made with.",
+    )
 
 
 def _load(network: nn.Module, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""What speaks against a run before it starts: each with its evidence and a remedy."""
+"""Warnings about a run before it starts, each with its evidence and a remedy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from leapcore.train.costs import TOKENS_PER_CHANNEL
 from leapcore.train.schedules import lr_warmup
 from leapcore.train.teacher import Teacher
 
-DROPPED = 0.1  # share of an epoch whose images are left out that is worth a word
-LITTLE = 0.05  # share of a run's FLOPs below which no curriculum saves anything to speak of
+DROPPED = 0.1  # share of an epoch whose images are left out that is worth a warning
+LITTLE = 0.05  # share of a run's FLOPs below which no curriculum saves much
 FLAT = 1e-3  # of a step's FLOPs: layers that differ by less cost the same
 
 
@@ -37,7 +37,7 @@ class Advice(NamedTuple):
 
 
 def advice(costs: Costs) -> list[Advice]:
-    """All warnings that what is known of a run supports."""
+    """All warnings that follow from what is known of a run."""
     checks: tuple[Callable[[Costs], Iterator[Advice]], ...] = (
         _of_spec,
         _of_data,
@@ -49,11 +49,11 @@ def advice(costs: Costs) -> list[Advice]:
         _of_evaluation,
         _of_machine,
     )
-    return [found for check in checks for found in check(costs)]
+    return [warning for check in checks for warning in check(costs)]
 
 
 def _of_spec(costs: Costs) -> Iterator[Advice]:
-    for cause, remedy in costs.parts.spec.doubts:
+    for cause, remedy in costs.parts.spec.warnings:
         yield Advice(cause, remedy)
 
 
@@ -103,13 +103,13 @@ def _short_of_the_last(costs: Costs, teacher: Teacher, stays: Sequence[Stay]) ->
     first, reached, depth = stays[0].target + 1, stays[-1].target + 1, teacher.match.target.choices
     if teacher.scheduler.alignment is None:
         return Advice(
-            f"{_whose(costs, teacher)}the walk ends at layer {reached} of {depth}, and was never at the last",
+            f"{_label(costs, teacher)}the walk ends at layer {reached} of {depth}, and was never at the last",
             "Give the curriculum less time, or the run more (train.duration).",
         )
     limit = getattr(teacher.scheduler, "max_time_per_layer", None)
     if limit is None:
         return Advice(
-            f"{_whose(costs, teacher)}no limit of time moves the target on: without a good enough score it "
+            f"{_label(costs, teacher)}no limit of time moves the target on: without a good enough score it "
             f"ends at layer {reached} of {depth}",
             "Set curriculum.max_time_per_layer, or see that the student gets there.",
         )
@@ -117,7 +117,7 @@ def _short_of_the_last(costs: Costs, teacher: Teacher, stays: Sequence[Stay]) ->
     fitting = (duration.amount - 1) // (depth - first) if duration.unit == limit.unit else 0
     shorter = f"Set curriculum.max_time_per_layer to {fitting}{limit.unit} or less, " if fitting else ""
     return Advice(
-        f"{_whose(costs, teacher)}with {limit} at each layer, a walk from layer {first} has come to layer "
+        f"{_label(costs, teacher)}with {limit} at each layer, a walk from layer {first} has come to layer "
         f"{reached} of {depth} when the run of {duration} ends; only good scores bring it further",
         f"{shorter or 'Lengthen train.duration, '}start deeper (curriculum.start), or rely on the scores.",
     )
@@ -150,7 +150,7 @@ def _of_layers(costs: Costs) -> Iterator[Advice]:
         flat = [layer for layer, (before, until) in steps if until - before < FLAT * macs[-1]]
         if flat:
             yield Advice(
-                f"{_whose(costs, teacher)}{_layers(flat)} cost no more than the layer before, within "
+                f"{_label(costs, teacher)}{_layers(flat)} cost no more than the layer before, within "
                 f"{FLAT:.1%} of the whole teacher: passing them one by one saves nothing",
                 "Start at the deepest of them (curriculum.start), or name the others in a steps scheduler.",
             )
@@ -168,7 +168,7 @@ def _of_alignment(costs: Costs) -> Iterator[Advice]:
         if few:
             worst = min(few, key=lambda index: layers.tokens[index] / layers.widths[index])
             yield Advice(
-                f"{_whose(costs, teacher)}linear CKA is measured on {layers.tokens[worst]:,} tokens of width "
+                f"{_label(costs, teacher)}linear CKA is measured on {layers.tokens[worst]:,} tokens of width "
                 f"{layers.widths[worst]:,} (layer {worst + 1}): fewer than {TOKENS_PER_CHANNEL} a channel "
                 "make it too high",
                 "Set curriculum.unbiased: true, a larger batch, or more curriculum.sample_images.",
@@ -176,14 +176,14 @@ def _of_alignment(costs: Costs) -> Iterator[Advice]:
 
 
 def _of_evaluation(costs: Costs) -> Iterator[Advice]:
-    wanted, length = costs.parts.spec.evaluate, costs.parts.length
+    evaluate, length = costs.parts.spec.evaluate, costs.parts.length
     duration = costs.parts.spec.train.duration
-    if not wanted.measures_accuracy:
+    if not evaluate.measures_accuracy:
         yield Advice(
-            "nothing is evaluated: no figure will tell what the student has learned",
+            "nothing is evaluated: no figure will show what the student has learned",
             "Set evaluate.knn: end, or evaluate.linear: end.",
         )
-    for key, every in (("knn", wanted.knn), ("cka_map", wanted.cka_map)):
+    for key, every in (("knn", evaluate.knn), ("cka_map", evaluate.cka_map)):
         if isinstance(every, Duration) and every.in_steps(length.steps_per_epoch) >= length.total_steps:
             yield Advice(
                 f"evaluate.{key}: {every} is never due before the end of the run, {duration}",
@@ -199,10 +199,10 @@ def _of_machine(costs: Costs) -> Iterator[Advice]:
             f"Set data.workers to {cores} or less, if the run is to be here.",
         )
     size, free = trained(costs.parts), shutil.disk_usage(Path()).free
-    wanted = size.exported + (size.checkpoint or 0) * (spec.checkpoint.keep + 1)
-    if wanted > free:
+    needed = size.exported + (size.checkpoint or 0) * (spec.checkpoint.keep + 1)
+    if needed > free:
         yield Advice(
-            f"checkpoints and student take {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free here",
+            f"checkpoints and student take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free here",
             "Free some space, name another disk with --output, or lower checkpoint.keep.",
         )
     if torch.get_num_threads() > cores:
@@ -212,5 +212,5 @@ def _of_machine(costs: Costs) -> Iterator[Advice]:
         )
 
 
-def _whose(costs: Costs, teacher: Teacher) -> str:
+def _label(costs: Costs, teacher: Teacher) -> str:
     return f"{teacher.name}: " if len(costs.parts.teachers) > 1 else ""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from leapcore.plan.advice import advice
-from leapcore.plan.chapters import by_layer, drawn_layers, drawn_ways, times, what_if, whole_run
 from leapcore.plan.costs import Costs
+from leapcore.plan.flops_sections import by_layer, drawn_layers, drawn_walks_of, times, what_if, whole_run
+from leapcore.plan.memory_sections import disk, memory
 from leapcore.plan.probe import Probe
-from leapcore.plan.room import disk, memory
 from leapcore.plan.scenarios import Scenario, scenarios
 from leapcore.report.document import Block, Document, Section, Text
 from leapcore.report.numbers import counted, percent
@@ -27,7 +27,7 @@ def document(costs: Costs, probed: Probe | None = None, *, drawings: bool = Fals
     layers: list[Block] = [*by_layer(costs)]
     others: list[Block] = [*what_if(costs)]
     if drawings:
-        layers, others = [*layers, *drawn_layers(costs)], [*others, *drawn_ways(costs, courses)]
+        layers, others = [*layers, *drawn_layers(costs)], [*others, *drawn_walks_of(costs, courses)]
     sections = [
         Section("Whole run", [whole_run(costs, courses), *measured]),
         Section("By target layer", layers),
@@ -37,7 +37,7 @@ def document(costs: Costs, probed: Probe | None = None, *, drawings: bool = Fals
         ),
         Section("Memory", [*memory(costs, probed)]),
         Section("Disk", [disk(costs, courses[0])]),
-        Section("Warnings", [Text(f"{found.cause}. {found.remedy}") for found in advice(costs)]),
+        Section("Warnings", [Text(f"{warning.cause}. {warning.remedy}") for warning in advice(costs)]),
         Section("Not known", [Text(text) for text in _unknown(costs, probed)]),
     ]
     shown = [section for section in sections if section.blocks]
@@ -66,7 +66,7 @@ def _unknown(costs: Costs, probed: Probe | None) -> Iterator[str]:
     if parts.images is None:
         yield (
             f"How many training images there are ({parts.unknown}), and with it the number of steps, FLOPs "
-            "of the whole run and the cache's size. Tell it with --set data.train_images=N."
+            "of the whole run and the cache's size. Give it with --set data.train_images=N."
         )
     if any(teacher.scheduler.wants_calibration for teacher in parts.teachers):
         yield "Where the walk starts: the calibration chooses a layer in the first step (curriculum.start)."

@@ -1,4 +1,4 @@
-"""A few real steps at three layers: what they take on this machine. Nothing is written."""
+"""A few real steps at three layers, to measure their time on this machine. Nothing is written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from leapcore.train.build import build
 from leapcore.train.loop import Loop
 
 STEPS = 10  # that are measured at each layer
-BEFORE = 3  # that are not: memory is found, images are fetched ahead
+BEFORE = 3  # that are not: memory is allocated, images are fetched ahead
 
 
 @dataclass(frozen=True)
@@ -64,38 +64,38 @@ class Probe:
         return sum(steps * times.of(costs.step(targets)) for steps, targets in each)
 
 
-def probe(costs: Costs, told: Callable[[str], None] = lambda text: None) -> Probe:
+def probe(costs: Costs, report: Callable[[str], None] = lambda text: None) -> Probe:
     """Take real steps, on images and with models of their true size.
 
     Weights that are not at hand are random: a step takes as long with them.
 
     Args:
         costs: The run's.
-        told: Hears what is measured next.
+        report: Called with what is measured next.
 
     Raises:
         LeapcoreError: The run could not be started.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    told("building")
-    parts = build(_untold(costs.parts.spec), join())
+    report("building")
+    parts = build(_bare(costs.parts.spec), join())
     places = _places(costs)
     for teacher in parts.teachers:
         stays = [Stay(place[teacher.name], BEFORE + STEPS, 0) for place in places]
         teacher.scheduler = Scripted(teacher.scheduler, stays)
     parts.length = RunLength(len(places) * (BEFORE + STEPS), parts.length.steps_per_epoch)
-    reports = _Reports(told, len(places))
-    loop = Loop(parts, reports)
+    recorder = _StepRecorder(report, len(places))
+    loop = Loop(parts, recorder)
     loop.fit()
     if loop.stopped:
         raise Interrupted("stopped while steps were measured; nothing was written")
     batch = costs.parts.spec.train.batch_size
-    measured = [_measured(place, reports.of(index), batch) for index, place in enumerate(places)]
+    measured = [_measured(place, recorder.at(index), batch) for index, place in enumerate(places)]
     return Probe(str(parts.device), measured)
 
 
-def _untold(spec: Spec) -> Spec:
-    """A run that evaluates nothing, keeps nothing and downloads nothing."""
+def _bare(spec: Spec) -> Spec:
+    """The spec of a run that evaluates nothing, keeps nothing and downloads nothing."""
     return spec.model_copy(
         update={
             "evaluate": EvaluateSpec(knn="never", linear="never"),
@@ -108,13 +108,13 @@ def _untold(spec: Spec) -> Spec:
     )
 
 
-def _local(wanted: Any) -> Any:
-    """With its own weights where they are on this machine."""
+def _local(backbone: Any) -> Any:
+    """A model's section of the spec, with its own weights where they are on this machine."""
     try:
-        weights_path(wanted.weights)
+        weights_path(backbone.weights)
     except WeightsError:
-        return weightless(wanted)
-    return weightless(wanted) if wanted.weights == "pretrained" else wanted
+        return weightless(backbone)
+    return weightless(backbone) if backbone.weights == "pretrained" else backbone
 
 
 def _places(costs: Costs) -> list[dict[str, int]]:
@@ -126,7 +126,7 @@ def _places(costs: Costs) -> list[dict[str, int]]:
 
 
 class Scripted(DifficultyScheduler):
-    """Goes through given stays, and asks for scores as another scheduler would there.
+    """Goes through a list of stays, and asks for scores as another scheduler would there.
 
     Args:
         real: The other one.
@@ -154,20 +154,20 @@ class Scripted(DifficultyScheduler):
         return self.target != before
 
 
-class _Reports(Events):
-    """Keeps what a loop reports of each step."""
+class _StepRecorder(Events):
+    """Keeps the metrics of each step."""
 
-    def __init__(self, told: Callable[[str], None], places: int) -> None:
-        self._told, self._places = told, places
+    def __init__(self, report: Callable[[str], None], places: int) -> None:
+        self._report, self._places = report, places
         self._steps = list[dict[str, Any]]()
 
     def metrics(self, step: int, metrics: dict[str, Any]) -> None:
         """A step is done."""
         self._steps.append(metrics)
-        self._told(f"step {step} of {self._places * (BEFORE + STEPS)}")
+        self._report(f"step {step} of {self._places * (BEFORE + STEPS)}")
 
-    def of(self, place: int) -> list[dict[str, Any]]:
-        """What the steps said that count for a place."""
+    def at(self, place: int) -> list[dict[str, Any]]:
+        """Metrics of the steps that are measured at a place."""
         begin = place * (BEFORE + STEPS)
         return self._steps[begin + BEFORE : begin + BEFORE + STEPS]
 

@@ -1,4 +1,4 @@
-"""The courses that a run may take, each with its ledger."""
+"""The courses that a run may take, each with its FLOPs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Scenario:
     """A walk of each teacher's curriculum in which no score ever moves a target.
 
     Attributes:
-        name: What tells it from the others.
+        name: Its name, which the others do not have.
         walks: Each teacher's.
         ledger: At the end of the run.
         spared: FLOPs that a cache takes off that at most.

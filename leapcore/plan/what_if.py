@@ -72,13 +72,13 @@ def steady(depth: int, start: int, pace: int, total: int) -> list[Stay]:
 def without_scores(costs: Costs) -> dict[str, Walks]:
     """Walks of the schedulers that go by the clock, over the whole run and over half of it."""
     half = Duration(max(1, costs.parts.length.total_steps // 2), "st")
-    wanted: dict[str, Mapping[str, object]] = {
+    schedulers: dict[str, Mapping[str, object]] = {
         "fixed": {},
         "linear": {},
         "linear, over half the run": {"duration": half},
         "random": {},
     }
-    return {name: _walks(costs, name.partition(",")[0], options) for name, options in wanted.items()}
+    return {name: _walks(costs, name.partition(",")[0], options) for name, options in schedulers.items()}
 
 
 def _walks(costs: Costs, name: str, options: Mapping[str, object]) -> Walks:

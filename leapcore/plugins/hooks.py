@@ -1,12 +1,11 @@
-"""The hooks that a plugin can implement: what it registers, and the events it can listen to.
+"""The hooks that a plugin can implement: what it registers, and the events of a run.
 
 A plugin is any module named by an entry point of the group ``leapcore``:
 
-    from leapcore import hookimpl
-
-    @hookimpl
-    def leapcore_register_backbones(registry):
-        registry.register("mynet", "my_package.provider:MyProvider.build")
+    >>> from leapcore import hookimpl
+    >>> @hookimpl
+    ... def leapcore_register_backbones(registry):
+    ...     registry.register("mynet", "my_package.provider:MyProvider.build")
 """
 
 from __future__ import annotations
@@ -63,17 +62,16 @@ def leapcore_register_datasets(registry: Registry) -> None:
 def leapcore_register_listeners(registry: Registry) -> None:
     """Register factories ``(*, ...) -> listener``, an object with hooks for the events below.
 
-    The keyword arguments are the options that a spec gives it; they are checked as a scheduler's are. It
-    hears the run in the first process alone. Where it fails, in ``leapcore_run_started`` or later, the run
-    goes on without it; so whatever can fail belongs there and not into the factory. It may have
-    ``close()``, called when the run is over however it ended, and its factory ``needs``: a module, and
-    how to install it.
+    The keyword arguments are its options in a spec; they are checked as a scheduler's are. Events come in
+    the first process alone. Where a listener fails, in ``leapcore_run_started`` or later, the run goes on
+    without it; so whatever can fail belongs there and not into the factory. It may have ``close()``, called
+    when the run is over however it ended, and its factory ``needs``: a module, and how to install it.
     """
 
 
 @hookspec
 def leapcore_stage(stage: str) -> None:
-    """What the run does from now on, in a few words; training itself goes without saying."""
+    """What the run does from now on, in a few words; nothing is sent for training itself."""
 
 
 @hookspec

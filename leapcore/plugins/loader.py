@@ -1,4 +1,4 @@
-"""Finding plugins, one by one, so that a broken one is named and takes nothing else down."""
+"""Loading plugins one by one, so that a broken one is named and takes nothing else down."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ class PluginInfo:
 class Plugins:
     """All installed plugins and what they register."""
 
-    def __init__(self, found: list[EntryPoint]) -> None:
+    def __init__(self, points: list[EntryPoint]) -> None:
         self.manager = pluggy.PluginManager(hooks.PROJECT)
         self.manager.add_hookspecs(hooks)
         self.infos: list[PluginInfo] = []
         self.registries = {hook: Registry(kind) for hook, kind in _KINDS.items()}
         self._add("builtin", f"leapcore {__version__}", lambda: builtins)
-        for entry_point in found:
-            owner = entry_point.dist
-            origin = f"{owner.name} {owner.version}" if owner else "an unknown distribution"
-            self._add(entry_point.name, origin, partial(_load, entry_point))
+        for point in points:
+            dist = point.dist
+            distribution = f"{dist.name} {dist.version}" if dist else "an unknown distribution"
+            self._add(point.name, distribution, partial(_load, point))
 
     @property
     def broken(self) -> list[PluginInfo]:
@@ -112,18 +112,18 @@ class Plugins:
             plugin = load()
             check_hooks(plugin)
             self.manager.register(plugin, name=owner)
-            self._let_register(plugin, owner)
+            self._call_register_hooks(plugin, owner)
         except LeapcoreError as error:
             info.cause, info.remedy = error.cause, error.remedy
             self._remove(owner)
-        # Whatever a stranger's module raises at import belongs to it, and to nobody else.
+        # Somebody else's module can raise anything at import.
         except (Exception, SystemExit) as error:
             info.cause = f"{type(error).__name__}: {error}".splitlines()[0]
             info.remedy = f"Mend, update or uninstall {distribution}."
             self._remove(owner)
         info.registers = {kind: names for kind, r in self.registries.items() if (names := r.names(owner))}
 
-    def _let_register(self, plugin: Any, owner: str) -> None:
+    def _call_register_hooks(self, plugin: Any, owner: str) -> None:
         others = [other for other in self.manager.get_plugins() if other is not plugin]
         for kind, registry in self.registries.items():
             registry.owner = owner
@@ -143,11 +143,11 @@ def _load(entry_point: EntryPoint) -> Any:
     if distribution is None:
         return entry_point.load()
     for text in distribution.requires or ():
-        wanted = Requirement(text)
-        if wanted.name == "leapcore" and not wanted.specifier.contains(__version__, prereleases=True):
+        needed = Requirement(text)
+        if needed.name == "leapcore" and not needed.specifier.contains(__version__, prereleases=True):
             raise PluginError(
-                f"it is made for leapcore {wanted.specifier}, and this is leapcore {__version__}",
-                f"Update {distribution.name}, or install 'leapcore{wanted.specifier}'.",
+                f"it is made for leapcore {needed.specifier}, and this is leapcore {__version__}",
+                f"Update {distribution.name}, or install 'leapcore{needed.specifier}'.",
             )
     return entry_point.load()
 
@@ -159,10 +159,10 @@ def hooks_of(plugin: Any) -> list[str]:
 
 
 def check_hooks(plugin: Any) -> None:
-    """Name what pluggy would ignore in silence, or complain of without saying whose it is.
+    """Check the hooks for mistakes that pluggy ignores in silence, or reports without the plugin's name.
 
     Raises:
-        PluginError: A hook is misspelt, not marked, or asks for what it is not given.
+        PluginError: A hook is misspelt, not marked, or has an argument that is not passed to it.
     """
     known = [name for name in vars(hooks) if name.startswith(HOOK)]
     for name in hooks_of(plugin):

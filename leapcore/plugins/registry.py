@@ -25,7 +25,7 @@ class Registry:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.owner = "leapcore"  # whose hook is being called at the moment
+        self.owner = "leapcore"  # the plugin whose hook is being called
         self._entries: dict[str, _Entry] = {}
 
     def register(self, name: str, factory: Factory | str) -> None:
@@ -88,15 +88,15 @@ class Registry:
 def _imported(path: str, owner: str) -> Factory:
     module, _, attributes = path.partition(":")
     try:
-        found: Any = import_module(module)
+        target: Any = import_module(module)
         for attribute in attributes.split("."):
-            found = getattr(found, attribute)
-    # A stranger's module can fail in any way: a missing library is an OSError, an old Python a SyntaxError.
+            target = getattr(target, attribute)
+    # Somebody else's module can raise anything: a missing library is an OSError, an old Python a SyntaxError.
     except Exception as error:
         raise PluginError(
             f"plugin {owner} names the factory '{path}', which cannot be imported: "
             f"{type(error).__name__}: {error}",
             "Install what it needs, or update or uninstall that distribution.",
         ) from error
-    factory: Factory = found
+    factory: Factory = target
     return factory

@@ -24,5 +24,5 @@ def recipe_text(name: str) -> str:
 
 
 def recipe_summary(name: str) -> str:
-    """A recipe's first comment line, which says what it is for."""
+    """A recipe's first comment line, its summary."""
     return recipe_text(name).splitlines()[0].lstrip("# ")

@@ -1,6 +1,6 @@
 """JSON schemas (draft 2020-12) of a run's spec and of a benchmark's, with what the plugins add.
 
-They say of each key what pydantic's models say; which keys contradict each other, ``leapcore validate`` does.
+They describe each key as pydantic's models do; contradictions between keys are left to ``leapcore validate``.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class _Generator(GenerateJsonSchema):
 
     def dict_schema(self, schema: Any) -> Schema:
         """A mapping whose keys follow a pattern has no other keys."""
-        found = super().dict_schema(schema)
-        return found | {"additionalProperties": False} if "patternProperties" in found else found
+        mapping = super().dict_schema(schema)
+        return mapping | {"additionalProperties": False} if "patternProperties" in mapping else mapping
 
 
 def run_schema(plugins: Plugins) -> Schema:
     """The schema of a run's spec.
 
     Args:
-        plugins: Whose backbones, schedulers, losses and data sources may be named.
+        plugins: Those whose backbones, schedulers, losses and data sources may be named.
     """
     return {"$schema": DIALECT, **_run(plugins, "#/$defs/"), **_TEACHERS}
 
@@ -75,7 +75,7 @@ def bench_schema(plugins: Plugins) -> Schema:
 
 
 def _run(plugins: Plugins, place: str, *, partial: bool = False) -> Schema:
-    """The spec's own schema; ``partial``: of some of its keys, to be laid over others.
+    """The spec's own schema; ``partial``: for some of its keys, which go over others.
 
     Args:
         plugins: What may be named.
@@ -88,23 +88,18 @@ def _run(plugins: Plugins, place: str, *, partial: bool = False) -> Schema:
         section.pop("required", None)
     _name_plugins(defs, plugins)
     _name_listeners(schema["properties"]["listeners"], plugins)
-    options = {name: _options(plugins, name, place) for name in plugins.registries["schedulers"].names()}
-    rules = [_rule(name, place, default=not partial) for name, found in options.items() if found]
-    defs["CurriculumSpec"]["allOf"] = rules
-    defs["CurriculumSpec"]["properties"]["scheduler"]["enum"] = list(options)
-    for name, found in options.items():
-        defs.update(found.pop("$defs", {}) | ({f"{OPTIONS}{name}": found} if found else {}))
+    _name_schedulers(defs, plugins, place, default=not partial)
     return schema
 
 
 def _schema_of(model: type[BaseModel], place: str) -> Schema:
     schema = model.model_json_schema(schema_generator=_Generator, ref_template=place + "{model}")
     for section in (schema, *schema.get("$defs", {}).values()):
-        if "description" in section:  # what else a docstring says is meant for code
+        if "description" in section:  # the rest of a docstring is meant for code
             section["description"] = " ".join(section["description"].partition("\n\n")[0].split())
         for key in section.get("properties", {}).values():
             if "$ref" in key:
-                key.pop("default", None)  # a section's, which its own keys tell
+                key.pop("default", None)  # a section's, which its own keys have
     return schema
 
 
@@ -140,6 +135,16 @@ def _listener_options(plugins: Plugins, name: str) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+def _name_schedulers(defs: Schema, plugins: Plugins, place: str, *, default: bool) -> None:
+    """The names of schedulers, and for each the rule that its own options apply."""
+    names, curriculum = plugins.registries["schedulers"].names(), defs["CurriculumSpec"]
+    sections = {name: section for name in names if (section := _options(plugins, name, place))}
+    curriculum["allOf"] = [_rule(name, place, default=default) for name in sections]
+    curriculum["properties"]["scheduler"]["enum"] = names
+    for name, section in sections.items():
+        defs.update(section.pop("$defs", {}) | {f"{OPTIONS}{name}": section})
+
+
 def _rule(name: str, place: str, *, default: bool) -> Schema:
     """Where this scheduler is named, or is the default, its options apply."""
     condition: Schema = {"properties": {"scheduler": {"const": name}}}
@@ -155,6 +160,6 @@ def _options(plugins: Plugins, name: str, place: str) -> Schema:
         schema = _schema_of(options_model(factory), place)
     except PluginError:
         return {}
-    said = inspect.cleandoc(factory.__doc__ or "").partition("\n\n")[0]
+    summary = inspect.cleandoc(factory.__doc__ or "").partition("\n\n")[0]
     properties = {"scheduler": {"const": name}, **schema.get("properties", {})}
-    return {**schema, "title": name, "description": " ".join(said.split()), "properties": properties}
+    return {**schema, "title": name, "description": " ".join(summary.split()), "properties": properties}

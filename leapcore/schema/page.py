@@ -13,7 +13,7 @@ def page(plugins: Plugins) -> str:
     """All keys of a run's spec and of a benchmark's, in Markdown.
 
     Args:
-        plugins: Whose schedulers, losses and so on it tells of.
+        plugins: Those whose schedulers, losses and so on it describes.
     """
     from jinja2 import Environment, StrictUndefined
 

@@ -24,7 +24,7 @@ def table(section: Schema, defs: Schema) -> str:
     rows = ["| key | type | default | what it does |", "| --- | --- | --- | --- |"]
     for key, schema in section["properties"].items():
         if "const" not in schema:  # the name of the section itself
-            cells = (f"`{key}`", kind(schema), _default(key, section), _said(schema, defs))
+            cells = (f"`{key}`", kind(schema), _default(key, section), _description(schema, defs))
             rows.append(f"| {' | '.join(map(_escaped, cells))} |")
     return "\n".join(rows)
 
@@ -36,7 +36,7 @@ def _default(key: str, section: Schema) -> str:
     return f"`{_as_yaml(schema['default'])}`" if "default" in schema else ""
 
 
-def _said(schema: Schema, defs: Schema) -> str:
+def _description(schema: Schema, defs: Schema) -> str:
     """The key's own description, or that of the section that belongs there."""
     section = defs[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else {}
     return str(schema.get("description", section.get("description", "")))
@@ -66,11 +66,11 @@ def _plain(schema: Schema) -> str:
     if schema.get("title") == "duration":
         units = re.findall(r"\((.*)\)", schema["pattern"])[0].replace("|", ", ")
         return f"duration ({units})"
-    described = {"array": _list, "object": _mapping}.get(schema.get("type", ""), _word)
+    name = {"array": _list, "object": _mapping}.get(schema.get("type", ""), _word)(schema)
     if {"minimum", "maximum"} <= schema.keys():
-        return f"{described(schema)} from {schema['minimum']:g} to {schema['maximum']:g}"
+        return f"{name} from {schema['minimum']:g} to {schema['maximum']:g}"
     bounds = [f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema]
-    return " ".join(filter(None, [described(schema), ", ".join(bounds)]))
+    return " ".join(filter(None, [name, ", ".join(bounds)]))
 
 
 def _word(schema: Schema) -> str:
@@ -92,7 +92,7 @@ def _mapping(schema: Schema) -> str:
 
 
 def heading(schema: Schema) -> str:
-    """What the section that a reference leads to is called: ``Optimizer``."""
+    """The heading of the section that a reference leads to: ``Optimizer``."""
     return str(schema["$ref"].rpartition("/")[2].removesuffix("Spec").capitalize())
 
 

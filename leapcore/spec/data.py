@@ -71,10 +71,10 @@ class DataSpec(Section):
     )
     augment: AugmentSpec = Field(AugmentSpec(), description="Random changes to a training image.")
     train_images: int | None = Field(
-        None, gt=0, description="Number of training images, for a stream that does not tell."
+        None, gt=0, description="Number of training images, for a stream that does not report it."
     )
     val_images: int | None = Field(
-        None, gt=0, description="Number of validation images, for a stream that does not tell."
+        None, gt=0, description="Number of validation images, for a stream that does not report it."
     )
     image_key: str | None = Field(
         None, description="Column or suffix of the images, where a reader has several."

@@ -1,4 +1,4 @@
-"""The spec's sections that say how a run is carried: DeepSpeed's settings, checkpoints, cache, listeners."""
+"""The spec's sections around training: DeepSpeed's settings, checkpoints, cache, listeners."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from leapcore.spec.section import FileName, Name, Section, interval
 
 
 class EngineSpec(Section):
-    """How DeepSpeed carries the run."""
+    """How DeepSpeed trains."""
 
     zero_stage: int = Field(
         0,

@@ -19,8 +19,8 @@ from leapcore.plugins.registry import Factory
 from leapcore.spec import BackboneSpec, CurriculumSpec, Spec
 from leapcore.spec.options import options_model, plain_options
 from leapcore.spec.paths import data_root, ground_truth_path, image_folder, weights_path
-from leapcore.spec.problems import KeyPath
 from leapcore.spec.text import SpecText, override, read_text, spec_error
+from leapcore.spec.validation_errors import KeyPath
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,11 @@ def load_spec(
         SpecError: The file cannot be read, or something in it is wrong; all faults are listed.
         UnknownNameError: It names a plugin's part that is not there.
         WeightsError, DataError: It names files that are not there.
+
+    Example:
+        >>> spec = load_spec("quickstart", ["train.duration=10ep", "curriculum.threshold=0.9"])
+        >>> spec.train.duration, spec.curriculum.options["threshold"]
+        (Duration(amount=10, unit='ep'), 0.9)
     """
     if isinstance(source, Spec):
         source = source.model_dump(mode="json")
@@ -51,8 +56,8 @@ def load_spec(
 
 def spec_of(text: SpecText, overrides: Sequence[str] = (), *, files: bool = True) -> Spec:
     """As :func:`load_spec`, of a text that was read before, or put together."""
-    for wanted in overrides:
-        override(text, wanted)
+    for change in overrides:
+        override(text, change)
     for path in [path for path in text.overridden if path[-2:] == ("curriculum", "scheduler")]:
         _drop_foreign_options(text, path[:-1])
     try:
@@ -67,10 +72,10 @@ def spec_of(text: SpecText, overrides: Sequence[str] = (), *, files: bool = True
     return checked
 
 
-def warn_of_doubts(spec: Spec) -> None:
-    """Tell what a spec may say and is seldom meant to."""
-    for doubt in spec.doubts:
-        logger.warning("%s. %s", *doubt)
+def log_warnings(spec: Spec) -> None:
+    """Log what is allowed in a spec and seldom meant."""
+    for cause_and_remedy in spec.warnings:
+        logger.warning("%s. %s", *cause_and_remedy)
 
 
 def _drop_foreign_options(text: SpecText, path: KeyPath) -> None:
@@ -119,8 +124,8 @@ def _with_options(curriculum: CurriculumSpec | None, text: SpecText, path: KeyPa
     if curriculum is None:
         return None
     factory = _scheduler(text, curriculum.scheduler, path)
-    whose = f"the scheduler '{curriculum.scheduler}'"
-    options = _checked_options(factory, curriculum.options, text, path, whose)
+    owner = f"the scheduler '{curriculum.scheduler}'"
+    options = _checked_options(factory, curriculum.options, text, path, owner)
     return CurriculumSpec(scheduler=curriculum.scheduler, **options)
 
 
@@ -131,22 +136,22 @@ def _listener(text: SpecText, name: str, options: dict[str, Any]) -> dict[str, A
     factory = installed_plugins().get("listeners", name)
     if needs := getattr(factory, "needs", None):
         module, install = needs
-        found = find_spec(module)
-        if found is None or found.origin is None:  # a folder of that name is not the package
+        package = find_spec(module)
+        if package is None or package.origin is None:  # a folder of that name is not the package
             raise SpecError(
-                text.fault(path, f"the package '{module}' is not installed"),
+                text.located(path, f"the package '{module}' is not installed"),
                 f"Install it with: {install}. Or leave this listener out.",
             )
     return _checked_options(factory, options, text, path, f"the listener '{name}'")
 
 
 def _checked_options(
-    factory: Factory, options: dict[str, Any], text: SpecText, path: KeyPath, whose: str
+    factory: Factory, options: dict[str, Any], text: SpecText, path: KeyPath, owner: str
 ) -> dict[str, Any]:
     try:
         return plain_options(factory, options)
     except ValidationError as error:
-        unknown = f"{whose} has no such option"
+        unknown = f"{owner} has no such option"
         raise spec_error(text, options_model(factory), path, error, unknown=unknown) from error
 
 
@@ -171,4 +176,4 @@ def _require(text: SpecText, path: KeyPath, kind: str, name: str) -> None:
     try:
         installed_plugins().require(kind, name)
     except UnknownNameError as error:
-        raise UnknownNameError(text.fault(path, error.cause), error.remedy) from error
+        raise UnknownNameError(text.located(path, error.cause), error.remedy) from error

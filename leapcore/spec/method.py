@@ -103,7 +103,7 @@ class EvaluateSpec(Section):
 
     @property
     def measures_accuracy(self) -> bool:
-        """Whether any figure will tell what the student has learned."""
+        """Whether any figure will show what the student has learned."""
         return self.knn != "never" or self.linear != "never" or bool(self.retrieval)
 
     @property

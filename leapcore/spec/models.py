@@ -17,7 +17,7 @@ class BackboneSpec(Section):
         description="Family of the model, as plugins register it; `leapcore backbones` lists them."
     )
     model: str | None = Field(
-        None, description="timm's name of the model; null where a weights folder tells it."
+        None, description="timm's name of the model; null where a weights folder names it."
     )
     weights: FileName = Field(
         "none",

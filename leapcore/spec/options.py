@@ -1,4 +1,4 @@
-"""Options that belong to a factory: its keyword-only arguments, checked as the spec's own keys are."""
+"""A factory's options: its keyword-only arguments, checked as the spec's own keys are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ARGUMENT = re.compile(r"^ {4}(\w+)[^:\n]*: (.+(?:\n {5,}.+)*)", re.MULTILINE)
 def options_model(factory: Callable[..., Any]) -> type[BaseModel]:
     """A pydantic model with one field per keyword-only argument: its annotation, default and description.
 
-    The description is what the docstring's ``Args`` say. A class whose constructor takes ``**options`` has
+    The description comes from the docstring's ``Args``. A class whose constructor takes ``**options`` has
     its parent's too.
 
     Raises:
@@ -27,20 +27,20 @@ def options_model(factory: Callable[..., Any]) -> type[BaseModel]:
     """
     fields: dict[str, Any] = {}
     for owner, function in _signatures(factory):
-        hints, said = _type_hints(function), arguments_said(owner)
+        hints, descriptions = _type_hints(function), argument_descriptions(owner)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 default = ... if parameter.default is parameter.empty else parameter.default
-                field = Field(default, description=said.get(name))
+                field = Field(default, description=descriptions.get(name))
                 fields.setdefault(name, (hints.get(name, Any), field))
     return create_model("Options", __base__=Section, **fields)
 
 
-def arguments_said(documented: Callable[..., Any]) -> dict[str, str]:
-    """What a Google-style docstring says of each argument, in one line each."""
+def argument_descriptions(documented: Callable[..., Any]) -> dict[str, str]:
+    """Each argument's description in a Google-style docstring, in one line each."""
     after = inspect.cleandoc(documented.__doc__ or "").partition("\nArgs:\n")[2]
     block = re.split(r"\n(?=\S)", after)[0]
-    return {name: " ".join(said.replace("``", "`").split()) for name, said in _ARGUMENT.findall(block)}
+    return {name: " ".join(text.replace("``", "`").split()) for name, text in _ARGUMENT.findall(block)}
 
 
 def checked_options(factory: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -59,18 +59,21 @@ def plain_options(factory: Callable[..., Any], options: dict[str, Any]) -> dict[
 
 
 def _signatures(factory: Callable[..., Any]) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
-    """The factory itself, twice; of a class, who has a docstring and a constructor that the options reach."""
+    """Pairs of a documented object and the function with its options.
+
+    A function is both. Of a class, each parent whose constructor the options reach comes with it.
+    """
     if not inspect.isclass(factory):
         return [(factory, factory)]
-    found: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
+    constructors: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
     for parent in factory.__mro__:
         constructor = vars(parent).get("__init__")
         if constructor is not None and parent is not object:
-            found.append((parent, constructor))
+            constructors.append((parent, constructor))
             kinds = [p.kind for p in inspect.signature(constructor).parameters.values()]
             if inspect.Parameter.VAR_KEYWORD not in kinds:
                 break
-    return found
+    return constructors
 
 
 def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:

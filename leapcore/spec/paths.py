@@ -37,7 +37,7 @@ def image_folder(key: str, path: str) -> Path:
     Raises:
         DataError: It does not exist, it or a class folder cannot be read, or there is no file in it.
     """
-    folder, remedy = Path(path).expanduser(), f"{_wanted(key)}."
+    folder, remedy = Path(path).expanduser(), f"{_remedy(key)}."
     if folder.is_file():
         raise DataError(f"{key}: '{path}' is a file, not a folder", remedy)
     if not folder.is_dir():
@@ -49,17 +49,17 @@ def image_folder(key: str, path: str) -> Path:
         raise DataError(
             f"{key}: folder '{error.filename}' cannot be read: {error.strerror}", "Mend its permissions."
         ) from error
-    if not any(found for *_, found in os.walk(folder, followlinks=True)):
+    if not any(names for *_, names in os.walk(folder, followlinks=True)):
         raise without_images(key, path)
     return folder
 
 
 def without_images(key: str, path: str) -> DataError:
     """The error of a folder that a key of the spec names and that holds no images."""
-    return DataError(f"{key}: folder '{path}' holds no images", f"{_wanted(key)} (.jpg, .png, …).")
+    return DataError(f"{key}: folder '{path}' holds no images", f"{_remedy(key)} (.jpg, .png, …).")
 
 
-def _wanted(key: str) -> str:
+def _remedy(key: str) -> str:
     return f"Set {key} to a folder that holds images, or one sub-folder of them per class"
 
 
@@ -81,8 +81,8 @@ def ground_truth_path(folder: Path) -> Path:
     Raises:
         DataError: There is none.
     """
-    found = list(folder.glob("gnd_*.pkl"))
-    path = found[0] if len(found) == 1 else folder / f"gnd_{folder.resolve().name}.pkl"
+    candidates = list(folder.glob("gnd_*.pkl"))
+    path = candidates[0] if len(candidates) == 1 else folder / f"gnd_{folder.resolve().name}.pkl"
     if not path.is_file():
         raise DataError(
             f"{path} cannot be used as ground truth: No such file",

@@ -1,4 +1,4 @@
-"""The spec: one YAML file that says everything about a run."""
+"""The spec: one YAML file that describes a run completely."""
 
 from __future__ import annotations
 
@@ -12,19 +12,29 @@ from leapcore.spec.data import DataSpec
 from leapcore.spec.engine import CacheSpec, CheckpointSpec, EngineSpec, Listeners
 from leapcore.spec.method import CurriculumSpec, EvaluateSpec, ObjectiveSpec
 from leapcore.spec.models import BackboneSpec, TeacherSpec
-from leapcore.spec.problems import problems_of, remedy_of
 from leapcore.spec.section import RUN_NAME, Name, Section
 from leapcore.spec.training import OptimizerSpec, TrainSpec
+from leapcore.spec.validation_errors import error_messages, remedy_for
 
 
 class Spec(Section):
     """A whole run.
 
-    Built in code, a section is a mapping: ``Spec(name="mine", teacher={"backbone": "vit", …}, …)``. What only
-    plugins and files can tell is checked when it is run, or by :func:`leapcore.load_spec`.
+    Built in code, a section is a mapping. Files, and names that plugins register, are checked when the spec
+    is run, or by :func:`leapcore.load_spec`.
 
     Raises:
         SpecError: A key is unknown or missing, or a value is wrong; all faults are listed.
+
+    Example:
+        >>> spec = Spec(
+        ...     name="mine",
+        ...     teacher={"backbone": "vit", "weights": "asset:digits-vit"},
+        ...     student={"backbone": "vit", "model": "vit_tiny_patch16_224", "options": {"depth": 4}},
+        ...     data={"source": "digits", "image_size": 32},
+        ... )
+        >>> spec.student.options, str(spec.train.duration)
+        ({'depth': 4}, '100ep')
     """
 
     name: str = Field(pattern=RUN_NAME, description="Names the output folder, runs/<name>.")
@@ -52,20 +62,20 @@ class Spec(Section):
         try:
             super().__init__(**keys)
         except ValidationError as error:
-            problems = problems_of(Spec, error)
-            named = ((".".join(map(str, path)), said) for path, said in problems.items())
-            told = "\n".join(": ".join(filter(None, one)) for one in named)
-            raise SpecError(told, remedy_of(Spec, problems)) from error
+            messages = error_messages(Spec, error)
+            pairs = ((".".join(map(str, path)), message) for path, message in messages.items())
+            lines = (": ".join(filter(None, pair)) for pair in pairs)
+            raise SpecError("\n".join(lines), remedy_for(Spec, messages)) from error
 
     @model_validator(mode="after")
     def _fits(self) -> Spec:
-        for broken, told in self._rules():
+        for broken, message in self._rules():
             if broken:
-                raise ValueError(told)
+                raise ValueError(message)
         return self
 
     def _rules(self) -> Iterator[tuple[object, str]]:
-        """What sections may not say together: whether they do, and what to write instead."""
+        """Rules between sections: whether each is broken, and the message that has the way out."""
         yield (
             bool(self.teachers) == (self.teacher is not None),
             "a run has one teacher, or several teachers: give 'teacher' or 'teachers'",
@@ -110,12 +120,12 @@ class Spec(Section):
         return {name: teacher.curriculum or self.curriculum for name, teacher in self.each_teacher.items()}
 
     @property
-    def doubts(self) -> list[tuple[str, str]]:
+    def warnings(self) -> list[tuple[str, str]]:
         """What is allowed and seldom meant: causes, each with its remedy."""
         random = [name for name, teacher in self.each_teacher.items() if teacher.weights == "none"]
-        whose = [f"teachers.{name}" if self.teachers else "the teacher" for name in random]
+        subjects = [f"teachers.{name}" if self.teachers else "the teacher" for name in random]
         cause = "has random weights (weights: none): it has nothing to teach"
-        return [(f"{who} {cause}", "Name a file, a folder or 'pretrained'.") for who in whose]
+        return [(f"{subject} {cause}", "Name a file, a folder or 'pretrained'.") for subject in subjects]
 
     def to_yaml(self) -> str:
         """The spec with every default written out; loading it gives this spec again."""

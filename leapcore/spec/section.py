@@ -1,4 +1,4 @@
-"""What the sections of a spec are made of."""
+"""The base class of a spec's sections, and types that several of them use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FileName = Annotated[str, BeforeValidator(_as_text)]  # in code also a Path
 Period = Annotated[Duration, AfterValidator(_positive), WithJsonSchema(duration_pattern("ep", "st", least=1))]
 Moment = Period | Literal["end", "never"]
 RUN_NAME, SHORT_NAME = r"^\w[\w.\-]*$", r"^\w[\w\-]*$"
-NAMES = {  # what these patterns are in words
+PATTERNS_IN_WORDS = {
     RUN_NAME: "letters, digits, '_', '.' or '-', the last two not at its start",
     SHORT_NAME: "letters, digits, '_' or '-', the last one not at its start",
 }

@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from leapcore.errors import LeapcoreError, SpecError, did_you_mean
 from leapcore.recipes import recipe_names, recipe_text
-from leapcore.spec.problems import UNKNOWN, KeyPath, problems_of, remedy_of
+from leapcore.spec.validation_errors import UNKNOWN, KeyPath, error_messages, remedy_for
 
 # Python's own errors come from values such as 2024-13-45, or from a thousand brackets.
 NOT_YAML = (YAMLError, ValueError, RecursionError)
@@ -24,9 +24,9 @@ class SpecText(NamedTuple):
     """A spec as the user wrote it.
 
     Attributes:
-        label: How messages call the file.
+        label: The file's name in messages.
         keys: The parsed mapping, which knows its lines.
-        overridden: Key paths that came from the command line instead.
+        overridden: Paths of keys that came from the command line instead.
     """
 
     label: str
@@ -47,9 +47,9 @@ class SpecText(NamedTuple):
             node = node[key]
         return f"{self.label}:{line + 1}"
 
-    def fault(self, path: KeyPath, problem: str) -> str:
-        """One line: where, which key, what is wrong."""
-        return ": ".join(filter(None, [self.where(path), ".".join(map(str, path)), problem]))
+    def located(self, path: KeyPath, message: str) -> str:
+        """A message with the place and the key that it is about before it."""
+        return ": ".join(filter(None, [self.where(path), ".".join(map(str, path)), message]))
 
 
 def read_text(source: str) -> SpecText:
@@ -108,18 +108,18 @@ def assignment(flag: str, text: str, example: str) -> tuple[str, Any]:
     if not (key and equals):
         raise SpecError(f"{flag} {text}: not of the form key=value", f"Write {flag} {example}.")
     try:
-        found = YAML(typ="safe").load(value)
+        parsed = YAML(typ="safe").load(value)
     except NOT_YAML as error:
         raise SpecError(f"{flag} {text}: the value is not YAML", "Quote it.") from error
-    _check_values(f"{flag} {key}", found)
-    return key, found
+    _check_values(f"{flag} {key}", parsed)
+    return key, parsed
 
 
 def _check_values(label: str, root: Any) -> None:
     """Refuse tags, which mean nothing here, and aliases that stand for more than a spec can hold."""
-    waiting, seen = [root], 0
-    while waiting:
-        node, seen = waiting.pop(), seen + 1
+    pending, seen = [root], 0
+    while pending:
+        node, seen = pending.pop(), seen + 1
         tag = getattr(getattr(node, "tag", None), "value", None)  # of what is not plain YAML
         if tag is not None:
             raise SpecError(f"{label}: a spec has no tags such as {tag}", "Write the value alone.")
@@ -129,20 +129,20 @@ def _check_values(label: str, root: Any) -> None:
                 "Write out what they stand for, without an alias inside itself.",
             )
         if isinstance(node, dict):
-            waiting.extend(node.values())
+            pending.extend(node.values())
         elif isinstance(node, (list, tuple, set)):
-            waiting.extend(node)
+            pending.extend(node)
 
 
-def override(text: SpecText, wanted: str) -> None:
+def override(text: SpecText, change: str) -> None:
     """Apply ``a.b=value`` to the mapping."""
-    path, value = assignment("--set", wanted, "section.key=value")
+    path, value = assignment("--set", change, "section.key=value")
     *sections, last = path.split(".")
     node = text.keys
     for section in sections:
         node = node.setdefault(section, CommentedMap())
         if not isinstance(node, dict):
-            raise SpecError(f"--set {wanted}: '{section}' is a value, not a section", "Set the value itself.")
+            raise SpecError(f"--set {change}: '{section}' is a value, not a section", "Set the value itself.")
     node[last] = value
     text.overridden.add((*sections, last))
 
@@ -155,16 +155,16 @@ def spec_error(
     remedy: str = "",
     unknown: str = UNKNOWN,
 ) -> LeapcoreError:
-    """All faults that pydantic found, one line each; branches of a union are told together.
+    """All of pydantic's errors about a text, one line each.
 
     Args:
-        text: What was read.
-        model: What it should be.
-        prefix: Where in the text this model belongs.
-        error: The faults.
+        text: The text that was validated.
+        model: The section that it should be.
+        prefix: Where in the text this section is.
+        error: pydantic's errors.
         remedy: What to do; if empty, what the key means.
-        unknown: What is said of a key that is not known.
+        unknown: The message for a key that is not known.
     """
-    problems = problems_of(model, error, unknown)
-    faults = [text.fault(prefix + path, problem) for path, problem in problems.items()]
-    return SpecError("\n".join(faults), remedy or remedy_of(model, problems, prefix))
+    messages = error_messages(model, error, unknown)
+    lines = [text.located(prefix + path, message) for path, message in messages.items()]
+    return SpecError("\n".join(lines), remedy or remedy_for(model, messages, prefix))

@@ -1,4 +1,4 @@
-"""The spec's sections that say how the student is trained: optimizer, learning rate, length and numbers."""
+"""The spec's sections about training: optimizer, learning rate, length and precision."""
 
 from __future__ import annotations
 

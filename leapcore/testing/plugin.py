@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from leapcore.errors import PluginError, did_you_mean
-from leapcore.models.build import said_of
+from leapcore.models.build import factory_attribute
 from leapcore.plugins.loader import PluginInfo, installed_plugins
 from leapcore.testing.backbone import report_on_backbone
 from leapcore.testing.report import ContractReport
@@ -38,13 +38,13 @@ def check_plugin(
     for family in info.registers.get("backbones", ()):
         factory = plugins.get("backbones", family)
         chosen = [(model, image_size, options or {})]
-        for sample in chosen if model or options else said_of(factory, "samples", chosen):
+        for sample in chosen if model or options else factory_attribute(factory, "samples", chosen):
             sample_model, size, sample_options = sample
             report = report_on_backbone(factory, size, model=sample_model, options=sample_options)
             yield f"backbone {family} {sample_model or ''}".rstrip(), report
     for scheduler in info.registers.get("schedulers", ()):
         factory = plugins.get("schedulers", scheduler)
-        samples: Sequence[Mapping[str, Any]] = said_of(factory, "samples", ({},))
+        samples: Sequence[Mapping[str, Any]] = factory_attribute(factory, "samples", ({},))
         for scheduler_options in samples:
             yield f"scheduler {scheduler}", report_on_scheduler(factory, options=scheduler_options)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from leapcore.errors import LeapcoreError, PluginError, described
+from leapcore.errors import LeapcoreError, PluginError, describe_error
 
 Subject = TypeVar("Subject")
 
@@ -128,5 +128,5 @@ def _checked(rule: Rule, make: Callable[[], Subject]) -> RuleResult:
         broken, remedy = error.cause, error.remedy or rule.remedy
     # A stranger's code can fail in any way.
     except Exception as error:
-        broken = described(error)
+        broken = describe_error(error)
     return RuleResult(rule.name, broken, remedy, perf_counter() - start)

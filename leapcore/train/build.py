@@ -33,7 +33,7 @@ from leapcore.data.batches import TrainingBatches, evaluation_sample
 from leapcore.data.sources import ImageSplits, open_images
 from leapcore.data.views import mixed
 from leapcore.distributed.ranks import Ranks
-from leapcore.errors import DataError, told_of
+from leapcore.errors import DataError, prefix_errors
 from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.models.build import backbone_of
 from leapcore.models.compile import compile_blocks
@@ -223,10 +223,10 @@ def build_models(spec: Spec, length: RunLength, ranks: Ranks, report: Report = l
     providers = {}
     for name, backbone in spec.each_teacher.items():
         report(f"building the teacher{f' {name}' * bool(spec.teachers)}")
-        with told_of(f"teachers.{name}" if spec.teachers else name):
+        with prefix_errors(f"teachers.{name}" if spec.teachers else name):
             providers[name] = backbone_of(backbone, spec.data.image_size).eval().requires_grad_(False)
     report("building the student")
-    with told_of("student"):
+    with prefix_errors("student"):
         student = backbone_of(spec.student, spec.data.image_size)
     report("counting FLOPs")
     teachers = [build_teacher(spec, name, found, student, length, ranks) for name, found in providers.items()]
@@ -263,7 +263,7 @@ def build_teacher(
         SpecError: Objective or curriculum do not fit it.
     """
     batch_size, parts = spec.train.batch_size, WHOLE if ranks.size == 1 else ranks
-    with told_of(f"teachers.{name}") if spec.teachers else nullcontext():
+    with prefix_errors(f"teachers.{name}") if spec.teachers else nullcontext():
         match = build_match(spec.objective, student, provider)
         scheduler = curriculum_scheduler(spec.curricula[name], match.target.choices, length)
     alignment = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from leapcore.errors import Interrupted, LeapcoreError, Terminated, described
+from leapcore.errors import Interrupted, LeapcoreError, Terminated, describe_error
 from leapcore.export.student import load_line
 from leapcore.plugins.events import RunReport, RunStart
 from leapcore.runs.folder import Elsewhere, RunFolder
@@ -17,7 +17,7 @@ def ended_by(error: BaseException) -> tuple[str, str]:
     """The run's status, and why it failed."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", ""
-    return "failed", error.cause if isinstance(error, LeapcoreError) else described(error)
+    return "failed", error.cause if isinstance(error, LeapcoreError) else describe_error(error)
 
 
 def stop_error(loop: Loop, folder: RunFolder | Elsewhere, problem: str) -> Interrupted:

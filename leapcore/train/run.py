@@ -20,7 +20,7 @@ from leapcore.plugins.dispatch import Events
 from leapcore.plugins.events import RunReport
 from leapcore.runs.folder import Elsewhere, RunFolder
 from leapcore.spec import Spec
-from leapcore.spec.file import load_spec, warn_of_doubts
+from leapcore.spec.file import load_spec, log_warnings
 from leapcore.train.build import build
 from leapcore.train.cka_maps import measure_cka_maps, whole_student
 from leapcore.train.evaluate import final_accuracies
@@ -106,7 +106,7 @@ class Run:
     def execute(self) -> RunReport:
         """All of it, in order; after the first step, student and summary are written, whatever ends it."""
         listeners = chosen_listeners(self.spec)
-        warn_of_doubts(self.spec)
+        log_warnings(self.spec)
         with machine_errors_explained(lambda: "before the first step"):
             self.build()
             trained = self.loop.step == self.parts.length.total_steps

@@ -13,8 +13,8 @@ from leapcore.errors import SpecError
 from leapcore.plugins.loader import installed_plugins
 from leapcore.spec import CurriculumSpec
 from leapcore.spec.options import checked_options, options_model
-from leapcore.spec.problems import problems_of
 from leapcore.spec.training import OptimizerSpec
+from leapcore.spec.validation_errors import error_messages
 
 
 def build_scheduler(
@@ -38,7 +38,7 @@ def build_scheduler(
         checked = checked_options(factory, options)
     except ValidationError as error:
         model = options_model(factory)
-        problems = problems_of(model, error).items()
+        problems = error_messages(model, error).items()
         told = [f"the scheduler '{name}': {'.'.join(map(str, path))}: {said}" for path, said in problems]
         raise SpecError("\n".join(told), f"Its options: {', '.join(model.model_fields)}.") from error
     scheduler: DifficultyScheduler = factory(num_layers, **checked)

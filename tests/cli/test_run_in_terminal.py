@@ -11,11 +11,11 @@ from leapcore.compat import torchvision_operators
 
 EARLY = """
 import sys
-from leapcore.cli import main, running
+from leapcore.cli import main, run
 def stop(screen):
     print("heavy:", {"torch", "timm", "deepspeed"} & set(sys.modules))
     sys.exit(0)
-running._import_libraries = stop
+run._import_libraries = stop
 sys.argv = ["leapcore", "run", "quickstart", "--set", "train.seed=3"]
 main()
 """

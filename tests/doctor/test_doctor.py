@@ -13,10 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from leapcore.distributed import cores as cores_
-from leapcore.doctor import devices, packages, surroundings
+from leapcore.doctor import devices, disks, packages
 from leapcore.doctor.checks import CHECKS
-from leapcore.doctor.finding import Check, Finding, examine, look, worst
+from leapcore.doctor.runner import Check, Finding, run_check, run_checks, worst
 
 GIB = 2**30
 
@@ -46,51 +45,67 @@ def sleeps():
     time.sleep(60)
 
 
-def _found(*looks, **options):
-    return dict(examine([Check(look.__name__, look, "Mend it.") for look in looks], **options))
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_check_that_raises_is_a_finding_and_the_next_one_is_made(isolated):
+    checks = [Check(run.__name__, run, "Mend it.", isolated=isolated) for run in (raises, exits, sound)]
+    findings = dict(run_checks(checks))
+    (raised,), (exited,) = findings["raises"], findings["exits"]
+    assert re.fullmatch(r"ImportError: libfoo.so: cannot open \(test_doctor.py:\d+\)", raised.message)
+    assert (raised.state, exited.state) == ("problem", "problem")
+    assert (raised.remedy, exited.remedy) == ("Mend it.", "Mend it.")
+    assert findings["sound"] == [Finding("ok", "sound")]
 
 
-def test_a_check_that_fails_in_any_way_is_a_finding_and_the_next_one_is_made():
-    found = _found(raises, aborts, exits, sound)
-    assert all(findings[-1].remedy == "Mend it." for name, findings in found.items() if name != "sound")
-    assert re.fullmatch(
-        r"ImportError: libfoo.so: cannot open \(test_doctor.py:\d+\)", found["raises"][0].said
+def test_an_isolated_check_that_ends_python_is_a_finding_and_the_next_one_is_made():
+    findings = dict(
+        run_checks([Check(run.__name__, run, "Mend it.", isolated=True) for run in (aborts, sound)])
     )
-    assert found["aborts"] == [
-        Finding("problem", "the process that looked at it was ended: SIGABRT", "Mend it.")
+    assert findings["aborts"] == [
+        Finding("problem", "the process of this check was ended: SIGABRT", "Mend it.")
     ]
-    assert found["exits"][0].state == "problem"
-    assert found["sound"] == [Finding("ok", "sound")]
+    assert findings["sound"] == [Finding("ok", "sound")]
 
 
-def test_a_check_that_hangs_is_given_up_and_those_that_need_it_are_not_made():
-    slow, after = Check("slow", sleeps, "Wait."), Check("after", aborts, "Mend it.", needs="slow")
-    found = dict(examine([slow, after], patience=1))
-    assert found["slow"] == [Finding("problem", "no answer within 1 s", "Wait.")]
-    assert found["after"] == [Finding("warning", "not looked at, since slow is broken", "Mend slow first.")]
+def test_an_isolated_check_that_hangs_is_given_up_and_those_that_need_it_are_not_made():
+    slow, after = (
+        Check("slow", sleeps, "Wait.", isolated=True),
+        Check("after", aborts, "Mend it.", needs="slow"),
+    )
+    findings = dict(run_checks([slow, after], timeout=1))
+    assert findings["slow"] == [Finding("problem", "no answer within 1 s", "Wait.")]
+    assert findings["after"] == [Finding("warning", "not checked, since slow is broken", "Mend slow first.")]
+
+
+def test_a_disk_that_does_not_answer_is_given_up(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import os, time\nos.statvfs = lambda path: time.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    disk = next(check for check in CHECKS if check.name == "disk")
+    findings = dict(run_checks([disk, Check("next", sound, "Mend it.")], timeout=2))
+    assert findings["disk"] == [Finding("problem", "no answer within 2 s", disk.remedy)]
+    assert findings["next"] == [Finding("ok", "sound")]
 
 
 @pytest.mark.parametrize(
-    ("look", "code", "last"),
+    ("run", "code", "last"),
     [
         (sound, 0, "all is well"),
         (doubtful, 0, "leapcore can run here; 1 warning"),
         (raises, 1, "1 to mend before a run can work, 0 to look at"),
     ],
 )
-def test_exit_codes(leapcore_, monkeypatch, look, code, last):
-    monkeypatch.setattr("leapcore.doctor.checks.CHECKS", (Check("this", look, "Mend it."),))
+def test_exit_codes(leapcore_, monkeypatch, run, code, last):
+    monkeypatch.setattr("leapcore.doctor.checks.CHECKS", (Check("this", run, "Mend it."),))
     ended, out, _ = leapcore_("doctor")
     lines = out.splitlines()
     assert (ended, lines[-1], lines[0].startswith("leapcore ")) == (code, last, True)
     assert re.search(r"^(ok|warning|problem) +this +\S+", out, re.MULTILINE)
     ended, out, _ = leapcore_("doctor", "--json")
-    told = json.loads(out)
-    assert (ended, told["state"]) == (
+    report = json.loads(out)
+    assert (ended, report["state"]) == (
         code,
-        {0: "ok", 1: "problem"}[code] if look is not doubtful else "warning",
+        {0: "ok", 1: "problem"}[code] if run is not doubtful else "warning",
     )
-    assert told["findings"][0].keys() == {"check", "state", "said", "remedy"}
+    assert report["findings"][0].keys() == {"check", "state", "said", "remedy"}
 
 
 def test_a_torch_that_aborts_does_not_take_the_command_down(tmp_path):
@@ -100,18 +115,18 @@ def test_a_torch_that_aborts_does_not_take_the_command_down(tmp_path):
     done = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
-    found = {one["check"]: one for one in json.loads(done.stdout)["findings"]}
-    assert (done.returncode, list(found)) == (1, [check.name for check in CHECKS])
-    assert "SIGABRT" in found["torch"]["said"]
-    assert "force-reinstall torch" in found["torch"]["remedy"]
+    findings = {one["check"]: one for one in json.loads(done.stdout)["findings"]}
+    assert (done.returncode, list(findings)) == (1, [check.name for check in CHECKS])
+    assert "SIGABRT" in findings["torch"]["said"]
+    assert "force-reinstall torch" in findings["torch"]["remedy"]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 def test_where_the_tests_run_nothing_is_broken(check):
-    found = look(check)
-    assert worst(found) != "problem", found
-    assert all(finding.said for finding in found)
-    assert all(finding.remedy for finding in found if finding.state != "ok")
+    findings = run_check(check)
+    assert worst(findings) != "problem", findings
+    assert all(finding.message for finding in findings)
+    assert all(finding.remedy for finding in findings if finding.state != "ok")
 
 
 @pytest.fixture
@@ -136,23 +151,23 @@ def needed(monkeypatch):
 
 
 def test_packages_that_are_old_or_missing(needed):
-    wanted = ["torch>=2.6", "timm>=1.0.26", "fvcore>=0.1", "onnx>=1.19; extra == 'onnx'"]
-    needed(wanted, {"torch": "2.13.0+cpu", "timm": "0.9.2", "onnx": "1.2"}, python=">=4")
-    old, missing, python, told = packages.versions()
+    requirements = ["torch>=2.6", "timm>=1.0.26", "fvcore>=0.1", "onnx>=1.19; extra == 'onnx'"]
+    needed(requirements, {"torch": "2.13.0+cpu", "timm": "0.9.2", "onnx": "1.2"}, python=">=4")
+    old, missing, python, summary = packages.versions()
     assert (old.state, old.remedy) == ("problem", "pip install --upgrade 'timm>=1.0.26'")
-    assert "timm 0.9.2" in old.said
-    assert missing.said == "fvcore is not installed"
-    assert python.said == "leapcore needs Python >=4"
-    assert told.said.endswith("1 of 3 needed packages are there and new enough")
-    extra, told = packages.extras()
-    assert (extra.state, "onnx 1.2 is too old" in extra.said) == ("warning", True)
-    assert told.said == "installed: onnx; not installed: parquet"
+    assert "timm 0.9.2" in old.message
+    assert missing.message == "fvcore is not installed"
+    assert python.message == "leapcore needs Python >=4"
+    assert summary.message.endswith("1 of 3 needed packages are there and new enough")
+    extra, summary = packages.extras()
+    assert (extra.state, "onnx 1.2 is too old" in extra.message) == ("warning", True)
+    assert summary.message == "installed: onnx; not installed: parquet"
 
 
 def test_a_library_that_cannot_be_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    (found,) = packages.libraries()
-    assert (found.state, found.remedy) == (
+    (finding,) = packages.libraries()
+    assert (finding.state, finding.remedy) == (
         "problem",
         "Install it again: pip install --force-reinstall scikit-learn",
     )
@@ -170,9 +185,9 @@ def gpu_there(monkeypatch):
 def test_a_gpu_that_a_torch_for_cpus_leaves_unused(gpu_there):
     gpu_there.setattr("torch.version.cuda", None)
     gpu_there.setattr("torch.version.hip", None)
-    (found,) = devices.accelerator()
-    assert (found.state, "built for CPUs alone" in found.said) == ("warning", True)
-    assert "pytorch.org" in found.remedy
+    (finding,) = devices.accelerator()
+    assert (finding.state, "built for CPUs alone" in finding.message) == ("warning", True)
+    assert "pytorch.org" in finding.remedy
     gpu_there.setenv("CUDA_VISIBLE_DEVICES", "")
     assert [finding.state for finding in devices.accelerator()] == ["ok"]
 
@@ -186,9 +201,9 @@ def test_a_driver_that_is_too_old_for_torch(gpu_there, tmp_path):
     gpu_there.setattr("torch.version.cuda", "13.0")
     gpu_there.setattr("torch.cuda.init", init)
     gpu_there.setattr(devices, "_DRIVER", driver)
-    (found,) = devices.accelerator()
-    assert found.state == "problem"
-    assert "(for CUDA 13.0) cannot use with driver 470.82.01: The NVIDIA driver on your" in found.said
+    (finding,) = devices.accelerator()
+    assert finding.state == "problem"
+    assert "(for CUDA 13.0) cannot use with driver 470.82.01: The NVIDIA driver on your" in finding.message
     gpu_there.setattr(devices, "glob", lambda pattern: [])
     assert [finding.state for finding in devices.accelerator()] == ["warning"], "no GPU for this container"
 
@@ -206,9 +221,9 @@ def test_gpus_that_torch_can_use(monkeypatch):
         ),
     )
     free, used, broken = (devices._gpu(fake, index) for index in range(3))
-    assert (free.state, "cuda:0 H100, 70.0 of 80.0 GiB free" in free.said) == ("ok", True)
+    assert (free.state, "cuda:0 H100, 70.0 of 80.0 GiB free" in free.message) == ("ok", True)
     assert (used.state, "nvidia-smi" in used.remedy) == ("warning", True)
-    assert (broken.state, "cuda:2 H100 does not compute" in broken.said) == ("problem", True)
+    assert (broken.state, "cuda:2 H100 does not compute" in broken.message) == ("problem", True)
 
 
 def test_a_torchvision_for_another_torch(monkeypatch):
@@ -224,8 +239,8 @@ def test_a_deepspeed_that_cannot_be_imported(monkeypatch):
 
     monkeypatch.setattr("leapcore.compat.import_deepspeed", fail)
     (check,) = (check for check in CHECKS if check.name == "deepspeed")
-    (found,) = look(check)
-    assert (found.state, found.remedy) == (
+    (finding,) = run_check(check)
+    assert (finding.state, finding.remedy) == (
         "problem",
         "Install it again: pip install --force-reinstall deepspeed",
     )
@@ -244,36 +259,18 @@ def test_threads_against_cores(monkeypatch, count, cores, state, remedy):
     monkeypatch.setattr("torch.get_num_threads", lambda: count)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(devices, "usable_cores", lambda: cores)
-    (found,) = devices.threads()
-    assert (found.state, found.remedy[: len(remedy)]) == (state, remedy)
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "50000 100000"}, 0.5),
-        ({"cpu.max": "max 100000"}, None),
-        ({"/proc/self/cgroup": "0::/box\n", "box/cpu.max": "25000 100000"}, 0.25),
-        ({"cpu/cpu.cfs_quota_us": "75000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.75),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-    ],
-)
-def test_a_containers_share_of_the_cores(monkeypatch, files, cores):
-    monkeypatch.setattr(
-        cores_, "_text", lambda path: files.get(str(path).removeprefix("/sys/fs/cgroup/"), "")
-    )
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert cores_.usable_cores() == (cores or allowed)
+    (finding,) = devices.threads()
+    assert (finding.state, finding.remedy[: len(remedy)]) == (state, remedy)
 
 
 @pytest.mark.parametrize(("free", "state"), [(0.06, "warning"), (20, "ok")])
 def test_shared_memory(monkeypatch, tmp_path, free, state):
-    monkeypatch.setattr(surroundings, "_SHARED", tmp_path)
+    monkeypatch.setattr(disks, "_SHARED", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free * GIB, total=64 * GIB))
-    (found,) = surroundings.shared_memory()
-    assert (found.state, bool(found.remedy)) == (state, state != "ok")
-    monkeypatch.setattr(surroundings, "_SHARED", tmp_path / "nowhere")
-    assert [finding.state for finding in surroundings.shared_memory()] == ["ok"]
+    (finding,) = disks.shared_memory()
+    assert (finding.state, bool(finding.remedy)) == (state, state != "ok")
+    monkeypatch.setattr(disks, "_SHARED", tmp_path / "nowhere")
+    assert [finding.state for finding in disks.shared_memory()] == ["ok"]
 
 
 def test_disks_that_are_full_or_closed(monkeypatch, tmp_path):
@@ -282,11 +279,11 @@ def test_disks_that_are_full_or_closed(monkeypatch, tmp_path):
     states = []
     for free in (0.05, 1, 100):
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free * GIB))
-        here, weights, _ = surroundings.disk()
+        here, weights, _ = disks.disk()
         states.append((here.state, weights.state))
     assert states == [("problem", "warning"), ("warning", "warning"), ("ok", "ok")]
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    here, weights, _ = surroundings.disk()
+    here, weights, _ = disks.disk()
     assert (here.state, weights.state) == ("warning", "warning")
     assert "HF_HOME" in weights.remedy
 
@@ -298,6 +295,6 @@ def test_plugins_that_are_broken(monkeypatch):
         "leapcore.plugins.loader.installed_plugins",
         lambda: Plugins([EntryPoint("bad", "nowhere", "leapcore")]),
     )
-    bad, working = surroundings.plugins()
-    assert (bad.state, "plugin 'bad'" in bad.said, "nowhere" in bad.said) == ("warning", True, True)
-    assert (working.state, working.said) == ("ok", "builtin work")
+    bad, working = packages.plugins()
+    assert (bad.state, "plugin 'bad'" in bad.message, "nowhere" in bad.message) == ("warning", True, True)
+    assert (working.state, working.message) == ("ok", "builtin work")

@@ -1,4 +1,4 @@
-"""The chapters of a plan that are about memory and disk."""
+"""A plan's sections about memory and disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STAGES = {0: "nothing", 1: "optimizer state", 2: "and gradients", 3: "and weigh
 
 
 def memory(costs: Costs, probed: Probe | None) -> Iterator[Block]:
-    """Weights, gradients and optimizer state; what activations take is measured or not said."""
+    """Weights, gradients and optimizer state; what activations take is measured or left out."""
     size, precision = trained(costs.parts), costs.parts.spec.train.precision
     rows = [
         ["student, weights", _mega(size.student)],
@@ -25,9 +25,9 @@ def memory(costs: Costs, probed: Probe | None) -> Iterator[Block]:
         [f"optimizer state, {costs.parts.spec.optimizer.name}", _mega(size.state)],
     ]
     for teacher in costs.parts.teachers:
-        places, whose = resident(teacher, precision), f" of {teacher.name}" if len(costs.layers) > 1 else ""
-        rows.append([f"teacher's weights{whose} on a GPU, target layer 1", _mega(places[0])])
-        rows.append([f"teacher's weights{whose} on a GPU, target layer {len(places)}", _mega(places[-1])])
+        sizes, owner = resident(teacher, precision), f" of {teacher.name}" if len(costs.layers) > 1 else ""
+        rows.append([f"teacher's weights{owner} on a GPU, target layer 1", _mega(sizes[0])])
+        rows.append([f"teacher's weights{owner} on a GPU, target layer {len(sizes)}", _mega(sizes[-1])])
     yield Table(
         ["memory", "MB"],
         rows,
@@ -67,10 +67,10 @@ def disk(costs: Costs, course: Scenario) -> Table:
         ["student", _mega(size.exported)],
     ]
     if spec.cache.folder is not None:
-        wanted, limit = cached(costs, course.walks), int(1e9 * spec.cache.limit_gb)
+        size_of_all, limit = cached(costs, course.walks), int(1e9 * spec.cache.limit_gb)
         known = costs.parts.images is not None
-        rows.append([f"cache, of all features ({course.name})", _mega(wanted if known else None)])
-        rows.append(["cache, with its limit", _mega(min(wanted, limit) if known else limit)])
+        rows.append([f"cache, of all features ({course.name})", _mega(size_of_all if known else None)])
+        rows.append(["cache, with its limit", _mega(min(size_of_all, limit) if known else limit)])
     return Table(["disk", "MB"], rows, "Tensors alone; logs and pages are small beside them.")
 
 

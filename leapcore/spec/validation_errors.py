@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a section of the spec, key by key, in words."""
+"""pydantic's errors about a section of the spec, key by key, in words that a user understands."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from leapcore.errors import did_you_mean
-from leapcore.spec.section import NAMES
+from leapcore.spec.section import PATTERNS_IN_WORDS
 
 KeyPath = tuple[str | int, ...]
 KEYS = "All keys: leapcore schema --markdown"
 UNKNOWN = "unknown key"
 
-_SAID_AS = {"epochs": "train.duration: 10ep", "steps": "train.duration: 2000st"}  # what others call it
+_OTHER_NAMES = {"epochs": "train.duration: 10ep", "steps": "train.duration: 2000st"}  # of other programs
 
 
-def problems_of(model: type[BaseModel], error: ValidationError, unknown: str = UNKNOWN) -> dict[KeyPath, str]:
-    """What is wrong, by the path of the key; branches of a union are told together.
+def error_messages(
+    model: type[BaseModel], error: ValidationError, unknown: str = UNKNOWN
+) -> dict[KeyPath, str]:
+    """One message for each wrong key; those of a union's branches are joined.
 
     Args:
-        model: What was validated.
-        error: What pydantic said.
-        unknown: What is said of a key that is not known.
+        model: The section that was validated.
+        error: pydantic's errors about it.
+        unknown: The message for a key that is not known.
     """
-    problems: dict[KeyPath, list[str]] = {}
+    messages: dict[KeyPath, list[str]] = {}
     for detail in error.errors():
         path = _key_path(model, detail["loc"])
-        problems.setdefault(path, []).append(_problem(model, path, detail, unknown))
-    return {path: _together(found) for path, found in problems.items()}
+        messages.setdefault(path, []).append(_message(model, path, detail, unknown))
+    return {path: _joined(of_branches) for path, of_branches in messages.items()}
 
 
-def _together(found: list[str]) -> str:
-    """What the branches of a union say; what they all got is told once."""
-    *others, last = dict.fromkeys(found)
+def _joined(messages: list[str]) -> str:
+    """The messages of a union's branches as one; the value that they all got stands once."""
+    *others, last = dict.fromkeys(messages)
     got = last[last.rfind(", got ") :] if ", got " in last else ""
     return "; or ".join([*(other.removesuffix(got) for other in others), last])
 
 
-def remedy_of(model: type[BaseModel], problems: Iterable[KeyPath], prefix: KeyPath = ()) -> str:
-    """What a key means, if a single one that is known is wrong; and where to read of all."""
-    *others, path = problems
+def remedy_for(model: type[BaseModel], wrong: Iterable[KeyPath], prefix: KeyPath = ()) -> str:
+    """What a key means, if a single one that is known is wrong; and where all are described."""
+    *others, path = wrong
     section = getattr(_annotation_at(model, path[:-1]), "model_fields", {})
     field = section.get(path[-1]) if path and not others else None
     if field is None or not field.description:
@@ -50,33 +52,33 @@ def remedy_of(model: type[BaseModel], problems: Iterable[KeyPath], prefix: KeyPa
     return f"{'.'.join(map(str, prefix + path))}: {field.description}\n{KEYS}"
 
 
-def _problem(model: type[BaseModel], path: KeyPath, detail: Any, unknown: str) -> str:
+def _message(model: type[BaseModel], path: KeyPath, detail: Any, unknown: str) -> str:
     kind, got = detail["type"], "nothing (null)" if detail["input"] is None else repr(detail["input"])
     if kind == "extra_forbidden":
-        return f"{unknown}. {_meant(model, path)}".strip()
+        return f"{unknown}. {_suggestion(model, path)}".strip()
     if kind == "missing":
         return "is missing"
     if kind in ("model_type", "dict_type"):
         return f"should be a section of keys, got {got}"
     if kind == "tuple_type":
         return f"should be a list of two numbers, such as [0.5, 1.0], got {got}"
-    if kind == "string_pattern_mismatch" and detail["ctx"]["pattern"] in NAMES:
-        return f"should be {NAMES[detail['ctx']['pattern']]}, got {got}"
+    if kind == "string_pattern_mismatch" and detail["ctx"]["pattern"] in PATTERNS_IN_WORDS:
+        return f"should be {PATTERNS_IN_WORDS[detail['ctx']['pattern']]}, got {got}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    told = "got" in message or (kind == "value_error" and isinstance(detail["input"], dict))
-    return message if told else f"{_plainly(message)}, got {got}"
+    names_value = "got" in message or (kind == "value_error" and isinstance(detail["input"], dict))
+    return message if names_value else f"{_without_valid(message)}, got {got}"
 
 
-def _plainly(message: str) -> str:
-    """Without "valid", which what is wrong is not."""
-    return re.sub(r"\ba valid (?=(\w))", lambda found: "an " if found[1] in "aeiou" else "a ", message)
+def _without_valid(message: str) -> str:
+    """pydantic's "a valid integer" as "an integer"."""
+    return re.sub(r"\ba valid (?=(\w))", lambda match: "an " if match[1] in "aeiou" else "a ", message)
 
 
-def _meant(model: type[BaseModel], path: KeyPath) -> str:
-    """Which key was meant by one that is not known: one of that name elsewhere, or the nearest here."""
+def _suggestion(model: type[BaseModel], path: KeyPath) -> str:
+    """The key that an unknown one may stand for: one of that name elsewhere, or the nearest here."""
     name = str(path[-1])
-    if name in _SAID_AS:
-        return f"Write {_SAID_AS[name]}."
+    if name in _OTHER_NAMES:
+        return f"Write {_OTHER_NAMES[name]}."
     elsewhere = [key for key in _keys(model) if key.rpartition(".")[2] == name]
     if elsewhere:
         return f"Did you mean {' or '.join(elsewhere)}?"

@@ -1,4 +1,4 @@
-"""The chapters of a plan that are about FLOPs and time."""
+"""A plan's sections about FLOPs and time: tables and drawings."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def whole_run(costs: Costs, courses: Sequence[Scenario]) -> Table:
 
 
 def _by_part(costs: Costs, course: Scenario) -> dict[str, float]:
-    told, heads = course.ledger.flops_by_part(), costs.projectors(course.walks)
+    by_part, heads = course.ledger.flops_by_part(), costs.projectors(course.walks)
     parts: dict[str, float] = {
-        "teacher" if len(costs.layers) == 1 else "teachers": told["teacher"],
-        "student, forward and backward": told["student"] - heads,
+        "teacher" if len(costs.layers) == 1 else "teachers": by_part["teacher"],
+        "student, forward and backward": by_part["student"] - heads,
         "projectors": heads,
-        "alignment": told["alignment"],
-        "calibration": told["calibration"] if costs.parts.images is not None else math.nan,
+        "alignment": by_part["alignment"],
+        "calibration": by_part["calibration"] if costs.parts.images is not None else math.nan,
     }
     return parts | ({"spared by the cache, at most": -course.spared} if course.spared else {})
 
@@ -80,10 +80,10 @@ def by_layer(costs: Costs) -> Iterator[Table]:
     several = len(costs.layers) > 1
     others = ", the other teachers at their last layers" if several else ""
     for teacher in costs.parts.teachers:
-        whose = f" of {teacher.name}" if several else ""
+        owner = f" of {teacher.name}" if several else ""
         shares, rows = _layer_rows(costs, teacher)
         yield Table(
-            [f"target layer{whose}", "teacher", "student", "alignment", "step", "of the last, %"],
+            [f"target layer{owner}", "teacher", "student", "alignment", "step", "of the last, %"],
             rows,
             f"{_unit(costs)[1]} per image while that layer is the target{others}: the student with its "
             "projectors, forward and backward; the alignment, where it is measured, is not in the step.",
@@ -137,17 +137,17 @@ def _unit(costs: Costs) -> tuple[float, str]:
 
 def what_if(costs: Costs) -> Iterator[Table]:
     """Savings of other curricula."""
-    found = steady_walks(costs)
-    if found.paces:
+    steady = steady_walks(costs)
+    if steady.paces:
         yield Table(
-            ["FLOPs saved, %", *(f"{pace} ep" for pace in found.paces)],
+            ["FLOPs saved, %", *(f"{pace} ep" for pace in steady.paces)],
             [
                 [f"from layer {start}", *(percent(share, 1) for share in row)]
-                for start, row in zip(found.starts, found.saved, strict=True)
+                for start, row in zip(steady.starts, steady.saved, strict=True)
             ],
             "By first target (rows) and epochs at each layer (columns), of walks that never ask for a score, "
             f"against the last layer throughout, over {costs.parts.spec.train.duration}.",
-            shades=found.saved,
+            shades=steady.saved,
         )
     rows = [
         [name, *_of_walk(costs, walks), percent(costs.booked(walks, calibrated=False).saved, 1)]
@@ -166,15 +166,15 @@ def _of_walk(costs: Costs, walks: Walks) -> list[str]:
     return [", ".join(f"{mean:.1f}" for mean in means)]
 
 
-def drawn_ways(costs: Costs, courses: Sequence[Scenario]) -> Iterator[Picture]:
+def drawn_walks_of(costs: Costs, courses: Sequence[Scenario]) -> Iterator[Picture]:
     """The run's own walks beside those of other schedulers."""
     walks: Mapping[str, Walks] = {one.name: one.walks for one in courses} | without_scores(costs)
     walks = {name: walk for name, walk in walks.items() if name != "random"}  # which would cover the others
     looks = styles(list(walks), "fixed")
     for teacher in costs.layers:
-        found = {name: (looks[name], _shares(walk, teacher)) for name, walk in walks.items()}
+        lines = {name: (looks[name], _shares(walk, teacher)) for name, walk in walks.items()}
         legend = [(name, sample(look, name)) for name, look in looks.items()]
-        drawing = drawn_walks(teacher if len(costs.layers) > 1 else "", found)
+        drawing = drawn_walks(teacher if len(costs.layers) > 1 else "", lines)
         yield Picture("The target layer over the run if no score moves it.", [drawing], legend, wide=30)
 
 

@@ -1,4 +1,4 @@
-"""What a run finds around it: disks, shared memory, plugins."""
+"""Room on disks and in shared memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from leapcore.doctor.finding import Finding
+from leapcore.doctor.runner import Finding
 
 _GIB = 2**30
 _SHARED = Path("/dev/shm")
@@ -19,64 +19,48 @@ def disk() -> Iterator[Finding]:
     """Room where results go, which is the current folder, and where downloads are kept."""
     here = Path.cwd()
     free = shutil.disk_usage(here).free
-    said = f"{here}: {free / _GIB:.1f} GiB free"
+    message = f"{here}: {free / _GIB:.1f} GiB free"
     if not os.access(here, os.W_OK):
         yield Finding("warning", f"{here} cannot be written to", "Name a folder for results: --output DIR.")
     elif free < _ENOUGH_HERE:
         remedy = "Make room for checkpoints, or name a folder elsewhere: --output DIR."
-        yield Finding("problem" if free < _LEAST else "warning", said, remedy)
+        yield Finding("problem" if free < _LEAST else "warning", message, remedy)
     else:
-        yield Finding("ok", said)
+        yield Finding("ok", message)
     for variable, path in _caches().items():
         yield _cache(variable, path)
 
 
 def shared_memory() -> Iterator[Finding]:
-    """Room for the batches that processes which load images hand over."""
+    """Room for the batches that come from processes which load images."""
     if not _SHARED.is_dir():
         yield Finding("ok", f"there is no {_SHARED} here, and none is needed")
         return
     usage = shutil.disk_usage(_SHARED)
-    said = f"{_SHARED}: {usage.free / _GIB:.2f} of {usage.total / _GIB:.2f} GiB free"
+    message = f"{_SHARED}: {usage.free / _GIB:.2f} of {usage.total / _GIB:.2f} GiB free"
     if usage.free < _ENOUGH_SHARED:
         remedy = "Give the container more (docker run --shm-size=2g), or set data.workers: 0."
-        yield Finding("warning", f"{said}: processes that load images may die", remedy)
+        yield Finding("warning", f"{message}: processes that load images may die", remedy)
     else:
-        yield Finding("ok", said)
-
-
-def plugins() -> Iterator[Finding]:
-    """Whether every installed plugin works, the modules behind its names included."""
-    from leapcore.plugins.loader import installed_plugins
-
-    found = installed_plugins()
-    for info in found.infos:
-        cause, remedy = found.diagnosis(info)
-        if cause:
-            ours = info.distribution.startswith("leapcore ")
-            said = f"plugin '{info.name}' ({info.distribution}) is broken: {cause}"
-            yield Finding("problem" if ours else "warning", said, remedy)
-    working = [info.name for info in found.infos if not any(found.diagnosis(info))]
-    if working:
-        yield Finding("ok", f"{', '.join(working)} work")
+        yield Finding("ok", message)
 
 
 def _caches() -> dict[str, Path]:
-    """Where pretrained weights and compiled code are kept, by the variable that says so."""
+    """Where pretrained weights and compiled code are kept, by the variable that names the folder."""
     base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     defaults = {"HF_HOME": base / "huggingface", "TORCH_HOME": base / "torch"}
     return {name: Path(os.environ.get(name, path)).expanduser() for name, path in defaults.items()}
 
 
 def _cache(variable: str, path: Path) -> Finding:
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not os.access(there, os.W_OK):
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not os.access(existing, os.W_OK):
         remedy = f"Set {variable} to a folder of your own."
         return Finding("warning", f"{path} cannot be written to, so nothing can be downloaded", remedy)
-    free = shutil.disk_usage(there).free
-    said = f"{path}: {free / _GIB:.1f} GiB free for downloads"
+    free = shutil.disk_usage(existing).free
+    message = f"{path}: {free / _GIB:.1f} GiB free for downloads"
     if free < _ENOUGH_CACHE:
         return Finding(
-            "warning", f"{said}, and a large teacher takes 4.2", f"Set {variable} to a larger disk."
+            "warning", f"{message}, and a large teacher takes 4.2", f"Set {variable} to a larger disk."
         )
-    return Finding("ok", said)
+    return Finding("ok", message)
