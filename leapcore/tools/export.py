@@ -21,7 +21,7 @@ from leapcore.report.card import ExportedFile, Moment
 from leapcore.runs.names import CHECKPOINTS, EXPORTS, STUDENT, is_run
 from leapcore.runs.read import Flops, Run
 from leapcore.spec import BackboneSpec
-from leapcore.tools.models import found_model
+from leapcore.tools.resolve import resolve_model
 from leapcore.train.components import backbone
 
 
@@ -104,9 +104,9 @@ def _taken(run: Path, checkpoint: str | None) -> _Taken:
     checkpoints, told = Checkpoints(run / CHECKPOINTS), Run(run)
     at_end = told.summary.student and (run / STUDENT).is_dir()
     if checkpoint is None and at_end and not checkpoints.names():
-        found = found_model(str(run / STUDENT))
-        student = backbone(found.backbone, found.image_size).eval()
-        return _Taken(f"step-{told.steps:08}", student, found.crop, Moment.end(told))
+        resolved = resolve_model(str(run / STUDENT))
+        student = backbone(resolved.backbone, resolved.image_size).eval()
+        return _Taken(f"step-{told.steps:08}", student, resolved.crop, Moment.end(told))
     saved = checkpoints.load(checkpoint)
     student = _student(saved)
     return _Taken(

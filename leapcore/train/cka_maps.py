@@ -12,7 +12,7 @@ from torch import Tensor
 from leapcore.core.cka_map import cka_map
 from leapcore.core.features import LayerFeatures
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.evaluation.features import evaluating, own_precision
+from leapcore.evaluation.extract import evaluating, own_precision
 from leapcore.plugins.events import CkaMap
 from leapcore.train.evaluate import current_student
 from leapcore.train.setup import RunParts
