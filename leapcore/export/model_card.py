@@ -74,9 +74,10 @@ def write_model_card(run: Run, folder: Path, snapshot: Snapshot, files: Sequence
         _metadata(run, "leapcore" if config is None else "timm"),
         template_path=str(_TEMPLATE),
         **_values(run, snapshot),
-        timm=None if config is None else _timm_input(folder, config),
+        timm=config and {**config["pretrained_cfg"], "shape": _shape(folder)},
         files=files,
         escaped=_escaped,
+        repr=repr,
     )
     write_whole(folder / CARD, f"{str(card).rstrip()}\n")
 
@@ -104,20 +105,13 @@ def _values(run: Run, snapshot: Snapshot) -> dict[str, Any]:
         "teachers": [model.described for model in run.teacher_models.values()],
         "step": snapshot.step,
         "parameters": counted(snapshot.parameters, "parameter"),
-        "build_arguments": _build_arguments(run),
         "accuracy": _accuracy(snapshot.accuracy),
-        "figures": {name: figure for name, figure in _figures(run, snapshot) if figure},
+        "figures": [(name, figure) for name, figure in _figures(run, snapshot) if figure],
         "licenses": _published_licenses(run),
         "versions": ", ".join(f"{name} {machine[name]}" for name in _VERSIONS if name in machine),
         "device": machine.get("device"),
         "fence": "`" * max(3, longest_fence + 1),
     }
-
-
-def _timm_input(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """What an exported timm model takes and returns."""
-    cfg = config.get("pretrained_cfg") or {}
-    return {"height": cfg["input_size"][-2], "width": cfg["input_size"][-1], **cfg, "shape": _shape(folder)}
 
 
 def _shape(folder: Path) -> tuple[int, ...] | None:
@@ -135,18 +129,6 @@ def _shape(folder: Path) -> tuple[int, ...] | None:
     return tuple(features.shape)
 
 
-def _build_arguments(run: Run) -> str:
-    """The arguments of ``build_backbone`` for a student that timm does not know."""
-    model = run.student_model
-    arguments = {
-        "model": model.model,
-        "weights": ".",
-        "image_size": run.data.get("image_size"),
-        "options": model.options,
-    }
-    return ", ".join([repr(model.backbone), *(f"{name}={value!r}" for name, value in arguments.items())])
-
-
 def _accuracy(shares: Mapping[str, float]) -> list[list[str]]:
     """Heading and rows of the accuracies; without a column for a teacher that was not evaluated."""
     table = accuracy_table(shares)
@@ -159,7 +141,6 @@ def _figures(run: Run, snapshot: Snapshot) -> list[tuple[str, str]]:
     data, batch, cost = run.data, (run.settings.get("train") or {}).get("batch_size"), snapshot.flops
     size = data.get("image_size")
     images = f"{data.get('source')}, training split {data.get('train')}, {size} × {size} pixels"
-    time = snapshot.training_seconds
     return [
         *((name, _teacher(run, name)) for name in run.teacher_models),
         ("student started from", run.student_model.start if run.settings else ""),
@@ -168,7 +149,7 @@ def _figures(run: Run, snapshot: Snapshot) -> list[tuple[str, str]]:
         ("FLOPs spent", _known(cost.spent, flops)),
         ("FLOPs at the last layer throughout", _known(cost.baseline, flops)),
         ("FLOPs saved", _known(cost.saved, lambda share: f"{percent(share, 1)} %")),
-        ("training time", _known(time, seconds)),
+        ("training time", _known(snapshot.training_seconds, seconds)),
         *_target_layers(run, snapshot.step),
     ]
 

@@ -40,14 +40,15 @@ def export_student(student: LayerFeatureProvider, folder: str | Path, crop: floa
         crop: Share of each side that its evaluation keeps; the architecture's own if None.
 
     Example:
-        >>> from tempfile import mkdtemp
-        >>> from leapcore import build_backbone, export_student, import_timm
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from leapcore import build_backbone, export_student
         >>> options = {"patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 1}
         >>> vit = build_backbone("vit", model="vit_tiny_patch16_224", image_size=16, options=options)
-        >>> folder = mkdtemp()
-        >>> export_student(vit, folder)
-        >>> import_timm().create_model(f"local-dir:{folder}", pretrained=True).num_features
-        12
+        >>> with TemporaryDirectory() as folder:
+        ...     export_student(vit, folder)
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['config.json', 'model.safetensors']
     """
     model, folder = student.model, Path(folder)
     if hasattr(model, "pretrained_cfg"):
