@@ -15,7 +15,7 @@ from leapcore.bench.matrix import cells
 from leapcore.bench.spec import load_bench
 from leapcore.core.cka_map import cka_map
 from leapcore.data.batches import evaluation_sample
-from leapcore.evaluation.features import evaluating
+from leapcore.evaluation.extract import evaluating
 from leapcore.models.build import backbone_of
 
 IMAGES = 256

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from leapcore.data.batches import evaluation_batches
     from leapcore.data.sources import ImageSplits, image_splits
     from leapcore.errors import LeapcoreError
-    from leapcore.evaluation.features import Features, extract_features
+    from leapcore.evaluation.extract import Features, extract_features
     from leapcore.evaluation.knn import knn_accuracy
     from leapcore.evaluation.linear_probe import linear_probe
     from leapcore.export.student import export_student
@@ -46,7 +46,7 @@ _HOME = {
     "Distillation": "core.distiller",
     "Distiller": "core.distiller",
     "Duration": "core.duration",
-    "Features": "evaluation.features",
+    "Features": "evaluation.extract",
     "FlopsLedger": "core.flops",
     "ImageInput": "core.provider",
     "ImageSplits": "data.sources",
@@ -70,7 +70,7 @@ _HOME = {
     "evaluate_model": "tools.evaluate",
     "evaluation_batches": "data.batches",
     "export_student": "export.student",
-    "extract_features": "evaluation.features",
+    "extract_features": "evaluation.extract",
     "hookimpl": "plugins.hooks",
     "image_splits": "data.sources",
     "import_timm": "compat",

@@ -28,7 +28,7 @@ PAGES = [
 WRONG_NOW = {"docs/log.md", "docs/troubleshooting.md"}  # commands of their time; commands with mistakes
 RUN_ELSEWHERE = {  # by these tests
     "docs/api.md": "tests/test_api.py",
-    "docs/export.md": "tests/test_export.py",
+    "docs/export.md": "tests/export/test_export.py",
     "docs/listeners.md": "tests/listeners/test_listeners.py",
     "docs/own.md": "tests/test_own.py",
     "docs/plugins.md": "tests/test_plugin_author.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -16,11 +15,8 @@ if TYPE_CHECKING:
 _NAMED = 3  # skipped images
 
 
-class Split(str, Enum):
-    """The two halves of a data source."""
-
-    TRAIN = "train"
-    VAL = "val"
+def _splits(incomplete: str) -> list[str]:
+    return [split for split in ("train", "val") if split.startswith(incomplete)]
 
 
 def embed(
@@ -46,8 +42,9 @@ def embed(
         ),
     ] = None,
     split: Annotated[
-        Split, typer.Option(metavar="[train|val]", help="Which images of a data source.")
-    ] = Split.VAL,
+        str,
+        typer.Option(metavar="[train|val]", help="Which images of a data source.", autocompletion=_splits),
+    ] = "val",
     layer: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(metavar="N", help="Which layer's features, from 1; the last one's if not given."),
@@ -64,7 +61,7 @@ def embed(
     """
     from rich.progress import MofNCompleteColumn, Progress
 
-    from leapcore.evaluation.feature_files import check_feature_file
+    from leapcore.tools.feature_file import check_feature_file
 
     check_feature_file(output, overwrite=overwrite)  # before what takes long
     terminal = console()
@@ -79,16 +76,16 @@ def embed(
             output,
             family=backbone,
             settings=set_ or (),
-            split=split.value,
+            split=split,
             layer=layer,
             batch_size=batch_size,
             overwrite=overwrite,
             progress=lambda count, total: progress.update(task, completed=count, total=total),
         )
-    _tell(done, output)
+    _print_result(done, output)
 
 
-def _tell(done: Embedded, output: Path) -> None:
+def _print_result(done: Embedded, output: Path) -> None:
     for name, reason in list(done.skipped.items())[:_NAMED]:
         typer.echo(f"skipped {name}: {reason}", err=True)
     if len(done.skipped) > _NAMED:

@@ -1,4 +1,4 @@
-"""``leapcore eval``: what the frozen features of a model are worth."""
+"""``leapcore eval``: the quality of a model's frozen features."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _RETRIEVAL = {"mAP": "map", "mP@1": "mp1", "mP@5": "mp5", "mP@10": "mp10"}
 def evaluate_knn(model: Model, spec: SpecOption, set_: Overrides = None, backbone: Family = None) -> None:
     """Measure k-nearest-neighbour accuracy.
 
-    20 neighbours by cosine have a say, with a temperature of 0.07.
+    The 20 nearest neighbours by cosine vote, with a temperature of 0.07.
     """
     _evaluate(model, spec, set_, backbone, knn=True)
 
@@ -77,7 +77,7 @@ def evaluate_retrieval(
 ) -> None:
     """Measure instance retrieval on revisited Oxford or Paris.
 
-    That is: mAP, and mP@1, 5 and 10, of the easy, medium and hard protocol.
+    Prints mAP, and mP@1, 5 and 10, of the easy, medium and hard protocol.
     """
     loaded = load(spec, set_)
     from leapcore.tools.evaluate import retrieve
@@ -88,13 +88,13 @@ def evaluate_retrieval(
         typer.echo(f"{protocol}: {', '.join(figures)}")
 
 
-def _evaluate(model: str, source: str, set_: list[str] | None, family: str | None, **wanted: bool) -> None:
+def _evaluate(model: str, source: str, set_: list[str] | None, family: str | None, **measures: bool) -> None:
     spec = load(source, set_)
     from leapcore.tools.evaluate import evaluate_model
 
-    found = evaluate_model(model, spec, family=family, **wanted)
+    shares = evaluate_model(model, spec, family=family, **measures)
     for name, label in _ACCURACIES.items():
-        if name in found:
-            typer.echo(f"{label}: {found[name]:.2%}")
-    if "linear" in found and "linear_top5" not in found:
+        if name in shares:
+            typer.echo(f"{label}: {shares[name]:.2%}")
+    if "linear" in shares and "linear_top5" not in shares:
         typer.echo("top-5 accuracy is left out: with five classes or fewer every answer is among them")

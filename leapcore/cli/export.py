@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from leapcore.cli.output import console
+from leapcore.export.formats import FORMATS, requested_formats
 
 
-class Format(str, Enum):
-    """What a student can be written as."""
-
-    TIMM = "timm"
-    ONNX = "onnx"
-    TORCHSCRIPT = "torchscript"
+def _formats(incomplete: str) -> list[str]:
+    return [name for name in FORMATS if name.startswith(incomplete.lower())]
 
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/NAME.")],
     formats: Annotated[
-        Optional[list[Format]],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
+        Optional[list[str]],  # noqa: UP045  typer reads it at run time, on Python 3.10 too
         typer.Option(
             "--format",
-            metavar="[timm|onnx|torchscript]",
-            case_sensitive=False,
+            metavar=f"[{'|'.join(FORMATS)}]",
             help="Also write this format, checked against torch. Repeatable; timm's is always written.",
+            autocompletion=_formats,
         ),
     ] = None,
     checkpoint: Annotated[
@@ -41,21 +37,23 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a run's student for timm, ONNX or TorchScript.
+    """Write a run's student for timm, ONNX or torch.export.
 
     It comes with its model card, as timm and the Hugging Face hub expect it.
     """
-    terminal = console()
-    wanted = list(dict.fromkeys(one.value for one in formats or ()))
-    with terminal.status("exporting"):
+    names = requested_formats(formats or ())  # before what takes long
+    with console().status("exporting"):
         from leapcore.export.student import HERE
         from leapcore.tools.export import export_run
 
-        done = export_run(run, checkpoint=checkpoint, output=output, formats=wanted)
+        done = export_run(run, checkpoint=checkpoint, output=output, formats=names)
     typer.echo(f"student of {done.checkpoint} in {done.folder}, described in {done.folder / 'README.md'}")
     typer.echo(f"load it: {done.load}")
     if done.load_here:
         typer.echo(f"{HERE} {done.load_here}")
     for file in done.files:
-        typer.echo(f"{file.name}: takes pixels in [0, 1]; {file.checked}")
-        typer.echo(f"load it: {file.load(done.folder)}")
+        typer.echo(
+            f"{file.name}: takes pixels in [0, 1]; "
+            f"deviates from torch by at most {file.deviation:.1e} of the largest feature"
+        )
+        typer.echo(f"load it: {file.load_line(done.folder)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from leapcore.evaluation.features import Features
+from leapcore.evaluation.extract import Features
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
@@ -25,6 +25,14 @@ def knn_accuracy(
         queries: Validation features.
         neighbours: How many vote; all of them where the memory is smaller.
         temperature: The smaller, the more the nearest weigh.
+
+    Example:
+        >>> import torch
+        >>> from leapcore import Features, knn_accuracy
+        >>> memory = Features(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+        >>> queries = Features(torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]]), torch.tensor([0, 1, 1]))
+        >>> round(knn_accuracy(memory, queries, neighbours=1), 2)
+        0.67
     """
     classes = int(max(memory.labels.max(), queries.labels.max())) + 1
     keys = F.normalize(memory.vectors, dim=1)

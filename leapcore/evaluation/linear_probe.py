@@ -1,4 +1,4 @@
-"""Linear probe: how well one linear layer on frozen features tells the classes apart."""
+"""Linear probe: how well one linear layer on frozen features separates the classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leapcore.evaluation.features import Features
+from leapcore.evaluation.extract import Features
 
 
 class ProbeResult(NamedTuple):
@@ -45,6 +45,13 @@ def linear_probe(
         batch_size: Vectors per step.
         lr: Learning rate of the first epoch.
         seed: Seed of the shuffle.
+
+    Example:
+        >>> import torch
+        >>> from leapcore import Features, linear_probe
+        >>> features = Features(torch.eye(6).repeat(4, 1), torch.arange(6).repeat(4))
+        >>> linear_probe(features, features, epochs=10)
+        ProbeResult(last=1.0, best=1.0, top5=1.0)
     """
     classes = int(max(train.labels.max(), val.labels.max())) + 1
     head = nn.Linear(train.vectors.shape[1], classes, device=train.vectors.device)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.errors import DataError
-from leapcore.evaluation.features import extract_features
+from leapcore.evaluation.extract import extract_features
 from leapcore.spec.paths import ground_truth_path
 
 Ints = npt.NDArray[np.int64]
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 View = Callable[[Image.Image], Tensor]
 
 CUTOFFS = (1, 5, 10)
-# Protocol -> what has to be found, what is taken out of the ranking beforehand.
+# Protocol -> kinds of images that count as hits, kinds that are taken out of the ranking beforehand.
 PROTOCOLS = {
     "easy": (("easy",), ("junk", "hard")),
     "medium": (("easy", "hard"), ("junk",)),
@@ -91,8 +91,8 @@ def retrieval_scores(ranks: Ints, truth: GroundTruth) -> dict[str, float]:
     scores: dict[str, float] = {}
     for protocol in PROTOCOLS:
         table = query_scores(ranks, truth, protocol)
-        asked = table[~np.isnan(table[:, 0])]
-        means = asked.mean(0) if len(asked) else np.full(table.shape[1], np.nan)
+        answerable = table[~np.isnan(table[:, 0])]
+        means = answerable.mean(0) if len(answerable) else np.full(table.shape[1], np.nan)
         names = ["map", *(f"mp{cutoff}" for cutoff in CUTOFFS)]
         scores |= {f"{protocol}_{name}": float(mean) for name, mean in zip(names, means, strict=True)}
     return scores
@@ -115,27 +115,28 @@ def average_precision(places: Ints, positives: int) -> float:
 
     ``places`` (F,) in the ranking, ascending from 0, hold positives; any further positives count as missed.
     """
-    found = np.arange(len(places))
-    before = np.where(places == 0, 1.0, found / np.maximum(places, 1))
-    after = (found + 1) / (places + 1)
+    hits = np.arange(len(places))  # before each place; precision is taken just before and just after it
+    before = np.where(places == 0, 1.0, hits / np.maximum(places, 1))
+    after = (hits + 1) / (places + 1)
     return float((before + after).sum() / (2 * positives))
 
 
 def precision_at(places: Ints, cutoffs: Sequence[int]) -> Floats:
-    """Share of positives (K,) among the first k; as officially, k reaches no further than the last found."""
+    """Share of positives (K,) among the first k; as officially, k reaches no further than the last hit."""
     depth = np.minimum(cutoffs, places[-1] + 1 if len(places) else 1)  # else 2 positives miss 1 at k = 10
     return np.asarray(np.searchsorted(places, depth) / depth)
 
 
 def _batches(folder: Path, images: Sequence[str | Query], view: View, size: int) -> Iterator[Any]:
-    for at in range(0, len(images), size):
-        pixels = torch.stack([_view_of(folder, image, view) for image in images[at : at + size]])
-        yield pixels, torch.zeros(len(pixels))  # nobody asks for labels here
+    for start in range(0, len(images), size):
+        pixels = torch.stack([_view_of(folder, entry, view) for entry in images[start : start + size]])
+        yield pixels, torch.zeros(len(pixels))  # labels are not used here
 
 
-def _view_of(folder: Path, wanted: str | Query, view: View) -> Tensor:
-    with _opened(folder, wanted if isinstance(wanted, str) else wanted.name) as image:
-        return view(image if isinstance(wanted, str) else image.crop(_pixels(wanted, image.size)))
+def _view_of(folder: Path, entry: str | Query, view: View) -> Tensor:
+    """The bytes (3, H, W) of a database image, or of a query's box in its image."""
+    with _opened(folder, entry if isinstance(entry, str) else entry.name) as image:
+        return view(image if isinstance(entry, str) else image.crop(_pixels(entry, image.size)))
 
 
 @contextmanager
@@ -177,8 +178,8 @@ def _parsed(path: Path) -> GroundTruth:
         pairs = zip(content["qimlist"], content["gnd"], strict=True)
         return GroundTruth(images, [_query(_text(name), answers, len(images)) for name, answers in pairs])
     except Exception as error:  # a broken pickle may raise nearly anything
-        what = f"the key {error} is missing" if isinstance(error, KeyError) else error
-        cause = f"{path} cannot be used as ground truth: {what}"
+        reason = f"the key {error} is missing" if isinstance(error, KeyError) else error
+        cause = f"{path} cannot be used as ground truth: {reason}"
         raise DataError(cause, "Fetch it from where the data set is published.") from error
 
 

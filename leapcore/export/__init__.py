@@ -1,1 +1,1 @@
-"""A student for others: as timm, ONNX and TorchScript load it, with its model card."""
+"""A student for others: as timm, ONNX and torch.export load it, with its model card."""

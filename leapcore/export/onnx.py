@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,17 +11,8 @@ from torch import Tensor
 
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.errors import OutputError
-from leapcore.export.tracing import (
-    INPUT,
-    OUTPUT,
-    TRACED_BATCH,
-    StudentNetwork,
-    checked_deviation,
-    in_a_line,
-    network_and_cases,
-    quietly,
-    require_images,
-)
+from leapcore.export.check import checked_deviation, draft_of, first_cause
+from leapcore.export.network import INPUT, OUTPUT, StudentNetwork, require_images
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -36,7 +25,7 @@ def export_onnx(student: LayerFeatureProvider, path: Path) -> float:
     metadata say so and hold ``mean`` and ``std``. The output ``features`` is (B, C):
 
     - of a timm model what the model itself returns, which is also what the exported timm folder gives. What
-      it has behind its last layer, such as SigLIP's attention pooling, is in there, trained or not;
+      comes after its last layer, such as SigLIP's attention pooling, is part of it, trained or not;
     - of any other network, and where timm's pooling is switched off, the pooled vector of the provider's last
       layer, finalized, which is what is evaluated. Such a network's own output may be anything.
 
@@ -58,23 +47,17 @@ def export_onnx(student: LayerFeatureProvider, path: Path) -> float:
     """
     runtime = _runtime()
     require_images(student, "ONNX")
-    with quietly(path, "ONNX", "torch, onnxscript and onnxruntime"):
-        network, cases = network_and_cases(student)
+    with draft_of(path, "ONNX", "torch, onnxscript and onnxruntime") as draft:
+        network = StudentNetwork.copied(student)
+        references = network.references()
         _unfuse_attention(network)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder of its own lets a file of weights have its final name, which the graph refers to.
-        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            draft = Path(folder) / path.name
-            _program(network).save(str(draft))
-            session = _session(runtime, draft)
-            deviation = checked_deviation(lambda images: _run(session, images), cases, "onnxruntime")
-            for file in sorted(draft.parent.iterdir(), key=lambda file: file == draft):  # the graph last
-                os.replace(file, path.parent / file.name)
-    return deviation
+        _program(network).save(str(draft))
+        session = _session(runtime, draft)
+        return checked_deviation(lambda images: _run(session, images), references, "onnxruntime")
 
 
 def _runtime() -> Any:
-    """The package of that name, once all that are needed are known to be there.
+    """The package ``onnxruntime``, once all three packages are there.
 
     Raises:
         OutputError: One is missing.
@@ -83,7 +66,7 @@ def _runtime() -> Any:
         *_, runtime = [importlib.import_module(name) for name in _PACKAGES]
     except ImportError as error:
         raise OutputError(
-            f"writing ONNX needs {', '.join(_PACKAGES)}: {in_a_line(error)}",
+            f"writing ONNX needs {', '.join(_PACKAGES)}: {first_cause(error)}",
             "Run: pip install 'leapcore[onnx]'",
         ) from error
     return runtime
@@ -98,15 +81,14 @@ def _unfuse_attention(network: StudentNetwork) -> None:
 
 
 def _program(network: StudentNetwork) -> Any:
-    """The network as torch's ``ONNXProgram``, with what it takes noted in its metadata."""
+    """The network as torch's ``ONNXProgram``; its metadata describe its input."""
     program: Any = torch.onnx.export(
         network,
-        (network.random_images(TRACED_BATCH),),
+        **network.exporter_arguments(),
         dynamo=True,
         verbose=False,
         input_names=[INPUT],
         output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
     for node in program.model.graph:  # lines of source code, with this machine's paths
         node.metadata_props.clear()

@@ -38,11 +38,22 @@ def export_student(student: LayerFeatureProvider, folder: str | Path, crop: floa
         student: The provider, which keeps its network in ``model``.
         folder: Where to.
         crop: Share of each side that its evaluation keeps; the architecture's own if None.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from leapcore import build_backbone, export_student
+        >>> options = {"patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 1}
+        >>> vit = build_backbone("vit", model="vit_tiny_patch16_224", image_size=16, options=options)
+        >>> with TemporaryDirectory() as folder:
+        ...     export_student(vit, folder)
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['config.json', 'model.safetensors']
     """
     model, folder = student.model, Path(folder)
     if hasattr(model, "pretrained_cfg"):
         export_timm(model, folder, getattr(model, "leapcore_options", {}))
-        _note_training(folder / "config.json", student.image_input, crop)
+        _describe_input(folder / "config.json", student.image_input, crop)
         return
     from safetensors.torch import save_model
 
@@ -62,18 +73,18 @@ _OF_OTHER_WEIGHTS = (
 )
 
 
-def _note_training(config: Path, image_input: ImageInput, crop: float | None) -> None:
-    """Write down the images that the student was trained on, and nothing that is told of other weights.
+def _describe_input(config: Path, image_input: ImageInput, crop: float | None) -> None:
+    """Describe the images that the student was trained on, and drop what describes other weights.
 
     timm knows the size of models with a fixed size only, and 1.0.26 leaves out the normalisation, too.
     """
     size, mean, std = image_input
-    found = json.loads(config.read_text())
-    told = {name: value for name, value in found["pretrained_cfg"].items() if name not in _OF_OTHER_WEIGHTS}
-    told |= {"input_size": [3, *size], "mean": list(mean), "std": list(std)}
+    content = json.loads(config.read_text())
+    cfg = {key: value for key, value in content["pretrained_cfg"].items() if key not in _OF_OTHER_WEIGHTS}
+    cfg |= {"input_size": [3, *size], "mean": list(mean), "std": list(std)}
     if crop is not None:  # as leapcore's own evaluation views images
-        told |= {"crop_pct": crop, "crop_mode": "center", "interpolation": "bicubic"}
-    config.write_text(json.dumps(found | {"pretrained_cfg": told}, indent=2))
+        cfg |= {"crop_pct": crop, "crop_mode": "center", "interpolation": "bicubic"}
+    config.write_text(json.dumps(content | {"pretrained_cfg": cfg}, indent=2))
 
 
 def load_line(folder: Path) -> str:

@@ -49,12 +49,11 @@ class ModelCard(_InFolder):
     def leapcore_run_finished(self, report: RunReport) -> None:
         """Write the card."""
         with _only_warned(self._folder / STUDENT / "README.md"):
-            from leapcore.export.model_card import write_model_card
-            from leapcore.report.card import Moment
+            from leapcore.export.model_card import Snapshot, write_model_card
             from leapcore.runs.read import Run
 
             run = Run(self._folder)
-            write_model_card(run, self._folder / STUDENT, Moment.end(run))
+            write_model_card(run, self._folder / STUDENT, Snapshot.at_end(run))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from leapcore.core.cka_map import cka_map
 from leapcore.core.distiller import student_weights
 from leapcore.core.features import LayerFeatures
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.evaluation.features import evaluating, own_precision
+from leapcore.evaluation.extract import evaluating, own_precision
 from leapcore.plugins.dispatch import Events
 from leapcore.plugins.events import CkaMap
 from leapcore.train.build import RunParts

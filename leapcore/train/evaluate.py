@@ -14,7 +14,7 @@ from leapcore.core.provider import LayerFeatureProvider
 from leapcore.data.batches import evaluation_batches
 from leapcore.data.sources import ImageSplits
 from leapcore.data.views import evaluation_view
-from leapcore.evaluation.features import Features, extract_features
+from leapcore.evaluation.extract import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy
 from leapcore.evaluation.linear_probe import linear_probe
 from leapcore.evaluation.retrieval import evaluate_retrieval

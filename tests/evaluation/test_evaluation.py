@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from leapcore.evaluation.features import Features, extract_features
+from leapcore.evaluation.extract import Features, extract_features
 from leapcore.evaluation.knn import knn_accuracy
 from leapcore.evaluation.linear_probe import linear_probe, top_k_accuracy
 

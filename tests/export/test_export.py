@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
-from shared import Layer
 from torch import nn
 
 from leapcore import (
@@ -19,15 +18,14 @@ from leapcore import (
     LayerFeatureProvider,
     LayerFeatures,
     LayerInfo,
+    build_backbone,
     cli,
+    export_student,
     import_timm,
     load_weights,
 )
-from leapcore.errors import OutputError
-from leapcore.export.model_card import write_model_card
-from leapcore.export.torchscript import METADATA, export_torchscript
+from leapcore.export.model_card import Snapshot, write_model_card
 from leapcore.plugins.loader import installed_plugins
-from leapcore.report.card import Moment
 from leapcore.runs.read import Run
 
 PAGE = Path(__file__).parents[2] / "docs/export.md"
@@ -60,14 +58,14 @@ def front_matter(card):
 def test_every_format_gives_the_same_features_and_loads_as_printed(exported, monkeypatch):
     folder, said = exported
     monkeypatch.chdir(folder.parent)
-    names = {"README.md", "config.json", "model.safetensors", "student.onnx", "student.torchscript.pt"}
+    names = {"README.md", "config.json", "model.safetensors", "student.onnx", "student.pt2"}
     assert {path.name for path in folder.iterdir()} == names
     lines = [line.removeprefix("load it: ") for line in said if line.startswith("load it: ")]
-    timm_line, onnx_line, torchscript_line = lines
+    timm_line, onnx_line, pt2_line = lines
     assert timm_line.startswith("import timm; model = ")
-    found = {}
-    exec(timm_line, found)
-    model = found["model"].eval()
+    names = {}
+    exec(timm_line, names)
+    model = names["model"].eval()
     pixels = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
         expected = model((pixels - 0.5) / 0.5)
@@ -75,7 +73,7 @@ def test_every_format_gives_the_same_features_and_loads_as_printed(exported, mon
     exec(onnx_line.replace('numpy.zeros((1, 3, 32, 32), "float32")', "pixels"), results)
     torch.testing.assert_close(torch.from_numpy(results["features"]), expected, rtol=1e-4, atol=1e-5)
     results = {"pixels": pixels}
-    exec(torchscript_line.replace("torch.zeros(1, 3, 32, 32)", "pixels"), results)
+    exec(pt2_line.replace("torch.zeros(1, 3, 32, 32)", "pixels"), results)
     torch.testing.assert_close(results["features"], expected, rtol=1e-4, atol=1e-5)
     for line in lines:
         exec(line, {})
@@ -85,15 +83,16 @@ def test_every_format_gives_the_same_features_and_loads_as_printed(exported, mon
 def test_the_cards_snippets_run_in_its_folder(exported, monkeypatch):
     monkeypatch.chdir(exported[0])
     first, *others = python_blocks(Path("README.md").read_text())
-    found = {}
-    exec(first, found)
-    assert found["features"].shape == (1, 24)
+    names = {}
+    exec(first, names)
+    assert names["features"].shape == (1, 24)
+    assert "  # (1, 24)\n" in first
     assert len(others) == 2
     for snippet in others:
         exec(snippet, {})
 
 
-def test_a_card_tells_what_is_known_and_claims_no_licence(small_run, exported):
+def test_a_card_says_what_is_known_and_claims_no_licence(small_run, exported):
     card, summary = (
         (exported[0] / "README.md").read_text(),
         json.loads((small_run / "summary.json").read_text()),
@@ -101,7 +100,7 @@ def test_a_card_tells_what_is_known_and_claims_no_licence(small_run, exported):
     front = front_matter(card)
     assert (front["library_name"], front["license"]) == ("timm", "unknown")
     assert "license" not in json.loads((exported[0] / "config.json").read_text())["pretrained_cfg"]
-    for told in (
+    for statement in (
         f"| kNN | {100 * summary['accuracy']['knn']:.2f} |",
         f"| FLOPs spent | {summary['flops']['spent']:.3e} |",
         "vit with the weights asset:digits-vit, 12 layers, 773,064 parameters",
@@ -110,7 +109,7 @@ def test_a_card_tells_what_is_known_and_claims_no_licence(small_run, exported):
         "It was taken after step 4 of a run that is finished.",
         "torch ",
     ):
-        assert told in card, told
+        assert statement in card, statement
     assert (small_run / "spec.yaml").read_text() in card
     at_the_end = (small_run / "student" / "README.md").read_text()
     assert at_the_end == re.sub(r"## Other formats.*(?=## Accuracy)", "", card, flags=re.DOTALL)
@@ -146,13 +145,13 @@ def test_a_run_without_checkpoints_gives_the_student_of_its_end(leapcore_, small
     shutil.copytree(small_run, "run")
     assert leapcore_("export", "run", "--output", "from checkpoint")[0] == 0
     shutil.rmtree("run/checkpoints")
-    code, out, _ = leapcore_("export", "run", "--format", "TorchScript")
+    code, out, _ = leapcore_("export", "run", "--format", "PT2")
     assert (code, "student of step-00000004 in run/exports/step-00000004" in out) == (0, True)
     for name in ("model.safetensors", "config.json", "README.md"):
         own, other = (
             Path(folder, name).read_bytes() for folder in ("run/exports/step-00000004", "from checkpoint")
         )
-        assert (own == other) == (name != "README.md"), name  # whose card tells of the other format, too
+        assert (own == other) == (name != "README.md"), name  # whose card names the other format, too
     assert leapcore_("export", "run", "--checkpoint", "step-00000002")[0] == 2
 
 
@@ -161,7 +160,22 @@ def test_a_format_that_cannot_be_made_leaves_nothing(leapcore_, small_run, monke
     code, _, err = leapcore_("export", str(small_run), "--format", "onnx", "--output", "new")
     assert (code, "pip install 'leapcore[onnx]'" in err) == (2, True)
     assert not Path("new").exists()
-    assert leapcore_("export", str(small_run), "--format", "onx", "--output", "new")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("onx", ["there is no format 'onx'", "Did you mean 'onnx'?"]),
+        ("nonsense", ["there is no format 'nonsense'", "Known: onnx, pt2, timm."]),
+        ("TorchScript", ["torch has given it up", "Name pt2 instead"]),
+    ],
+)
+def test_a_format_that_is_not_there_is_named(leapcore_, small_run, name, words):
+    code, _, err = leapcore_("export", str(small_run), "--format", name, "--output", "new")
+    assert code == 2
+    assert err.startswith("Error: ")
+    assert all(word in err for word in words), err
+    assert not Path("new").exists()
 
 
 class Strange(LayerFeatureProvider):
@@ -201,9 +215,9 @@ def test_a_plugins_student_says_what_it_needs_and_how_it_is_loaded(leapcore_, mo
     (snippet,) = python_blocks(card)
     assert leapcore_("embed", "runs/mine", "digits", "-o", "x.npz", "--set", "workers=0")[0] == 0
     monkeypatch.chdir("runs/mine/student")
-    found = {}
-    exec(snippet, found)
-    assert found["features"].shape == (1, 8)
+    names = {}
+    exec(snippet, names)
+    assert names["features"].shape == (1, 8)
 
 
 def test_what_timm_states_of_published_weights_is_passed_on(small_run, tmp_path):
@@ -214,7 +228,7 @@ def test_what_timm_states_of_published_weights_is_passed_on(small_run, tmp_path)
         spec.replace("model:\n  weights: asset:digits-vit", published)
     )
     run = Run(tmp_path / "run")
-    write_model_card(run, run.folder / "student", Moment.end(run))
+    write_model_card(run, run.folder / "student", Snapshot.at_end(run))
     card = (run.folder / "student" / "README.md").read_text()
     assert (
         "timm states apache-2.0 for the published weights of vit\\_small\\_patch14\\_dinov2.lvd142m." in card
@@ -222,43 +236,55 @@ def test_what_timm_states_of_published_weights_is_passed_on(small_run, tmp_path)
     assert front_matter(card)["license"] == "unknown"
 
 
-@pytest.mark.parametrize(
-    ("family", "model", "size", "options"),
-    [
-        ("convnext", "convnext_atto", 64, {"depths": (1, 1, 2, 1)}),
-        ("hierarchical", "hiera_tiny_224", 64, {"embed_dim": 24, "stages": (1, 1, 1, 1)}),
-    ],
-)
-def test_torchscript_takes_pixels_in_any_batch(tmp_path, family, model, size, options):
-    build = installed_plugins().get("backbones", family)
-    student = build(model=model, weights="none", image_size=size, options=options)
-    assert 0 <= export_torchscript(student, tmp_path / "new" / "s.pt") < 1e-5
-    told = {METADATA: ""}
-    loaded = torch.jit.load(tmp_path / "new" / "s.pt", _extra_files=told)
-    assert json.loads(told[METADATA])["mean"] == str(list(student.image_input.mean))
-    pixels = torch.rand(5, 3, size, size)
+def test_the_card_shows_the_shape_that_the_model_returns(small_run, tmp_path):
+    student = build_backbone("timm", model="mobilenetv3_small_050", image_size=32)
+    export_student(student, tmp_path / "student")
+    run = Run(small_run)
+    write_model_card(run, tmp_path / "student", Snapshot.at_end(run))
+    (snippet,) = python_blocks((tmp_path / "student" / "README.md").read_text())
     with torch.no_grad():
-        expected = student.eval().model(student.prepare(pixels))
-    torch.testing.assert_close(loaded(pixels), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+        shape = tuple(student.eval().model(torch.zeros(1, 3, 32, 32)).shape)
+    assert shape != (1, student.model.num_features)  # it has a layer behind those
+    assert f"# {shape}\n" in snippet
 
 
-@pytest.mark.parametrize(
-    ("layer", "cause"),
-    [
-        pytest.param(
-            lambda x: torch.stack([image * 2 for image in x]), "cannot be written", id="fixed batch"
-        ),
-        pytest.param(lambda x: x + torch.rand_like(x), "differ from torch's by", id="random"),
-    ],
-)
-def test_a_trace_that_gives_other_features_is_not_kept(tmp_path, layer, cause, capfd, recwarn):
-    student = Strange(nn.Sequential(nn.Conv2d(3, 8, 4, 4), Layer(layer)))
-    with pytest.raises(OutputError, match=cause) as caught:
-        export_torchscript(student, tmp_path / "s.pt")
-    assert caught.value.remedy
-    assert not list(tmp_path.iterdir())
-    assert capfd.readouterr() == ("", "")
-    assert not recwarn.list
+def test_a_card_of_half_a_run_leaves_out_what_is_unknown(leapcore_, small_run):
+    shutil.copytree(small_run, "run", ignore=shutil.ignore_patterns("summary.json", "student"))
+    with open("run/metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "los')
+    assert leapcore_("export", "run", "--checkpoint", "step-00000002", "--output", "early")[0] == 0
+    card = Path("early/README.md").read_text()
+    assert "It was taken after step 2, before the run's last step." in card
+    assert "| FLOPs spent | " in card
+    assert "Made with" not in card
+    before_the_spec = card.split("## Reproduce")[0]
+    for unknown in ("nan", "None ", "| – |", "|  |"):
+        assert unknown not in before_the_spec.replace("None is stated", ""), unknown
+
+
+def test_names_are_neither_html_nor_markdown_and_the_spec_ends_where_it_ends(small_run, tmp_path):
+    shutil.copytree(small_run, tmp_path / "run")
+    spec = tmp_path / "run" / "spec.yaml"
+    spec.write_text(spec.read_text().replace("asset:digits-vit", "'<b>*a*|b.pth' # ```"))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary | {"name": "<i>_x_"}))
+    run = Run(tmp_path / "run")
+    write_model_card(run, run.folder / "student", Snapshot.at_end(run))
+    card = (run.folder / "student" / "README.md").read_text()
+    assert "\n# &lt;i&gt;\\_x\\_\n" in card
+    assert "vit with the weights &lt;b&gt;\\*a\\*\\|b.pth" in card
+    assert f"\n````yaml\n{spec.read_text().strip()}\n````\n" in card
+
+
+def test_a_card_needs_no_network(small_run, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a card asks the network")
+
+    shutil.copytree(small_run / "student", tmp_path / "student")
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    run = Run(small_run)
+    write_model_card(run, tmp_path / "student", Snapshot.at_end(run))
 
 
 def test_the_page_on_exports_runs(leapcore_, small_run, exported):

@@ -9,8 +9,8 @@ from torch import nn
 
 from leapcore import ImageInput, LayerFeatureProvider, LayerFeatures, LayerInfo
 from leapcore.errors import OutputError
+from leapcore.export.check import LARGEST_DEVIATION
 from leapcore.export.onnx import export_onnx
-from leapcore.export.tracing import LARGEST_DEVIATION
 from leapcore.plugins.loader import installed_plugins
 
 

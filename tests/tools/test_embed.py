@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from leapcore.evaluation import feature_files
-from leapcore.evaluation.features import Features
+from leapcore.evaluation.extract import Features
 from leapcore.evaluation.knn import knn_accuracy
+from leapcore.tools import feature_file
 
 NAMES = ["cats/1.png", "cats/2.jpg", "dogs/4.PNG", "dogs/small/3.webp", "top.png"]
 LABELS = ["cats", "cats", "dogs", "dogs/small", ""]
@@ -95,11 +95,11 @@ def test_a_students_folder_is_viewed_as_in_its_run_and_a_layer_can_be_named(embe
 
 def test_large_files_are_written_group_by_group(tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(feature_files, "_ROWS_IN_GROUP", 4)
-    with feature_files.open_feature_file(tmp_path / "f.parquet") as file:
+    monkeypatch.setattr(feature_file, "_ROWS_IN_GROUP", 4)
+    with feature_file.open_feature_file(tmp_path / "f.parquet") as file:
         for start in range(0, 10, 2):
             vectors = np.full((2, 3), start, np.float32)
-            file.write(feature_files.Rows([f"{start}", f"{start + 1}"], [start, start], vectors))
+            file.write(feature_file.FeatureRows([f"{start}", f"{start + 1}"], [start, start], vectors))
     found = parquet.ParquetFile(tmp_path / "f.parquet")
     assert [found.metadata.row_group(group).num_rows for group in range(found.num_row_groups)] == [4, 4, 2]
 
@@ -116,6 +116,7 @@ MISTAKES = {
         ["pictures", "-o", "f.npz", "--layer", "3", "--set", "data.workers=0"],
         "there is no layer 3: the model has 2",
     ),
+    "no split": (["digits", "-o", "f.npz", "--split", "test"], "there is no split 'test'"),
     "unknown key": (["pictures", "-o", "f.npz", "--set", "wrkers=1"], "--set: wrkers: unknown key"),
 }
 

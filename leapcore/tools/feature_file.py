@@ -18,12 +18,12 @@ from leapcore.errors import OutputError
 _ROWS_IN_GROUP = 4096  # of a Parquet file, and so at most in memory besides a batch
 
 
-class Rows(NamedTuple):
-    """Images with their features.
+class FeatureRows(NamedTuple):
+    """Features of some images.
 
     Attributes:
-        paths: Their files, or numbers.
-        labels: A text or a number each; None if there are none.
+        paths: The images' files, or their numbers in the data source.
+        labels: A text or a number each; None for images without labels.
         vectors: (n, C) in float32.
     """
 
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
 
 class FeatureFile(ABC):
-    """A file that appears under its name once it is whole; a context, which cleans up after a failure.
+    """A file that appears under its name once it is whole; a context that removes the rest of a failure.
 
     Args:
         path: Where; an earlier file is replaced.
@@ -55,7 +55,7 @@ class FeatureFile(ABC):
             self._partial.unlink(missing_ok=True)
 
     @abstractmethod
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: FeatureRows) -> None:
         """Add rows; there is at least one, and all calls give the same width and kind of labels."""
 
     @abstractmethod
@@ -67,14 +67,14 @@ class FeatureFile(ABC):
 
 
 class _Parquet(FeatureFile):
-    """Columns ``path``, ``label`` where known, and ``vector``, a list of fixed size."""
+    """Columns ``path``, ``label`` where there are labels, and ``vector``, a list of fixed size."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._writer: Any = None
-        self._waiting: list[Any] = []
+        self._tables: list[Any] = []
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: FeatureRows) -> None:
         import pyarrow as pa
 
         columns: dict[str, Any] = {"path": pa.array(rows.paths, pa.string())}
@@ -82,19 +82,19 @@ class _Parquet(FeatureFile):
             columns["label"] = pa.array(rows.labels)
         values = pa.array(np.ascontiguousarray(rows.vectors).reshape(-1), pa.float32())
         columns["vector"] = pa.FixedSizeListArray.from_arrays(values, rows.vectors.shape[1])
-        self._waiting.append(pa.table(columns))
-        if sum(map(len, self._waiting)) >= _ROWS_IN_GROUP:
+        self._tables.append(pa.table(columns))
+        if sum(map(len, self._tables)) >= _ROWS_IN_GROUP:
             self._flush()
 
     def _flush(self) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
-        if self._waiting:
-            table = pa.concat_tables(self._waiting)
+        if self._tables:
+            table = pa.concat_tables(self._tables)
             self._writer = self._writer or parquet.ParquetWriter(self._partial, table.schema)
             self._writer.write_table(table)
-            self._waiting = []
+            self._tables = []
 
     def _close(self) -> None:
         self._flush()
@@ -112,7 +112,7 @@ class _Npy(FeatureFile):
         self._paths: list[str] = []
         self._labels: list[str | int] = []
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: FeatureRows) -> None:
         if not self._paths:
             self._write_header(rows.vectors.shape[1])
         self._file.write(np.ascontiguousarray(rows.vectors, "<f4").tobytes())
@@ -122,8 +122,8 @@ class _Npy(FeatureFile):
 
     def _write_header(self, width: int) -> None:
         """NumPy leaves room in a header for more rows, so that it can be written again."""
-        told = {"descr": "<f4", "fortran_order": False, "shape": (len(self._paths), width)}
-        np.lib.format.write_array_header_1_0(self._file, told)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(self._paths), width)}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
     def _close(self) -> None:
         self._file.seek(0)
@@ -131,7 +131,7 @@ class _Npy(FeatureFile):
         self._file.close()
 
     def _publish(self) -> None:
-        with index_of(self.path).open("w", newline="", encoding="utf-8") as file:
+        with image_list(self.path).open("w", newline="", encoding="utf-8") as file:
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(["path", "label"] if self._labels else ["path"])
             lines.writerows(zip(self._paths, *([self._labels] if self._labels else []), strict=True))
@@ -161,30 +161,30 @@ class _Npz(_Npy):
             whole.unlink(missing_ok=True)
 
 
-_KINDS: dict[str, type[FeatureFile]] = {".parquet": _Parquet, ".npz": _Npz, ".npy": _Npy}
+_WRITERS: dict[str, type[FeatureFile]] = {".parquet": _Parquet, ".npz": _Npz, ".npy": _Npy}
 
 
-def index_of(path: Path) -> Path:
-    """The file that tells the images of a ``.npy`` file's rows."""
+def image_list(path: Path) -> Path:
+    """The file beside a ``.npy`` file that lists the images of its rows."""
     return path.with_suffix(".csv")
 
 
 def check_feature_file(path: Path, *, overwrite: bool) -> None:
-    """Make sure that features can be written to a path, before anything is computed.
+    """Check that features can be written to a path, before anything is computed.
 
     Raises:
         OutputError: Its suffix is unknown, a package is missing, its folder is, or it exists already.
     """
-    if path.suffix not in _KINDS:
+    if path.suffix not in _WRITERS:
         raise OutputError(
             f"'{path}': features cannot be written as '{path.suffix or path.name}'",
-            f"Name a file that ends in {', '.join(_KINDS)}.",
+            f"Name a file that ends in {', '.join(_WRITERS)}.",
         )
     if path.suffix == ".parquet":
         _require_pyarrow()
     if not path.parent.is_dir():
         raise OutputError(f"folder '{path.parent}' does not exist", "Make it, or name another file with -o.")
-    for file in (path, index_of(path)) if path.suffix == ".npy" else (path,):
+    for file in (path, image_list(path)) if path.suffix == ".npy" else (path,):
         if file.is_dir() or (file.exists() and not overwrite):
             raise OutputError(
                 f"'{file}' exists already", "Replace it with --overwrite, or name another file."
@@ -202,5 +202,5 @@ def _require_pyarrow() -> None:
 
 
 def open_feature_file(path: Path) -> FeatureFile:
-    """The file that belongs to a path's suffix, to be written in a ``with`` block."""
-    return _KINDS[path.suffix](path)
+    """The file in the format of its suffix, to be written in a ``with`` block."""
+    return _WRITERS[path.suffix](path)

@@ -15,11 +15,20 @@ from leapcore.errors import DataError
 
 
 class Features(NamedTuple):
-    """A data set as a backbone sees it.
+    """One vector and one label per image of a data set.
+
+    Shape letters: n images, C channels.
 
     Attributes:
         vectors: (n, C), the last layer's finalized class token, or its mean token.
-        labels: (n,).
+        labels: (n,), the number of each image's class.
+
+    Example:
+        >>> import torch
+        >>> from leapcore import Features
+        >>> features = Features(vectors=torch.eye(3), labels=torch.tensor([0, 1, 1]))
+        >>> features.labels.unique().tolist()
+        [0, 1]
     """
 
     vectors: Tensor
@@ -40,6 +49,16 @@ def extract_features(
 
     Raises:
         DataError: There is no image.
+
+    Example:
+        >>> import torch
+        >>> from leapcore import build_backbone, extract_features
+        >>> options = {"patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 1}
+        >>> vit = build_backbone("vit", model="vit_tiny_patch16_224", image_size=16, options=options)
+        >>> batches = [(torch.rand(2, 3, 16, 16), torch.tensor([0, 1])) for _ in range(3)]
+        >>> vectors, labels = extract_features(vit, batches)
+        >>> vectors.shape, labels.tolist()
+        (torch.Size([6, 12]), [0, 1, 0, 1, 0, 1])
     """
     device = device or next(provider.parameters()).device
     vectors, labels = [], []
@@ -67,8 +86,8 @@ def pooled_features(
     pixels = pixels.to(device, non_blocking=True)
     images = provider.prepare(pixels if pixels.is_floating_point() else pixels.float() / 255)
     with own_precision(provider, device):
-        found: LayerFeatures = provider(images, [layer])[0]
-    return found.pooled.float()
+        features: LayerFeatures = provider(images, [layer])[0]
+    return features.pooled.float()
 
 
 @contextmanager
