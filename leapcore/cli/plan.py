@@ -51,11 +51,9 @@ def plan(
         found = document(costs, measured, drawings=output is not None)
     show(terminal, found)
     if output is not None:
-        from leapcore.report.files import write_report_file
-        from leapcore.report.page import page
+        from leapcore.report.output_files import write_page
 
-        written = write_report_file(output, page(found).encode())
-        plain(terminal, f"\npage: {written}")
+        plain(terminal, f"\npage: {write_page(found, output)}")
 
 
 def _probed(costs: Costs) -> Probe:

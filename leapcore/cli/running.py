@@ -57,7 +57,7 @@ def _run_quietly(spec: Spec, folder: Path, **how: Any) -> None:
 
     screen = QuietListener(console())
     done = _run(spec, folder, [screen], **how)
-    if not screen.told:  # it was finished before
+    if not screen.saw_run:  # it was finished before
         plain(console(), closing_line(done))
 
 
@@ -69,7 +69,7 @@ def _run_shown(spec: Spec, folder: Path, overrides: Sequence[str], verbose: bool
         screen.asked(overrides, spec, folder)
         _import_libraries(screen)
         done = _run(spec, folder, [screen, *([EveryFigure(terminal)] if verbose else [])], **how)
-    if not screen.told and place().rank == 0:
+    if not screen.saw_run and place().rank == 0:
         terminal.print(f"{done.folder}: this run is finished, nothing was left to do", markup=False)
 
 

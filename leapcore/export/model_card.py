@@ -8,7 +8,7 @@ from pathlib import Path
 from leapcore.files import write_whole
 from leapcore.models.timm_models import published_license
 from leapcore.report.card import ExportedFile, Moment, card
-from leapcore.runs.read import Run
+from leapcore.runs.reader import Run
 
 CARD = "README.md"  # what the Hugging Face hub shows of a repository
 

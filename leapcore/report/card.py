@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from leapcore.plugins.events import TargetChange
 from leapcore.report.card_usage import UNKNOWN_LICENCE, usage
 from leapcore.report.document import Block, Code, Document, Section, Table, Text
 from leapcore.report.markdown import markdown
+from leapcore.report.measures import training_seconds
 from leapcore.report.numbers import counted, flops, percent, seconds
 from leapcore.report.run_report import accuracy_table
-from leapcore.runs.read import Change, Flops, Run
+from leapcore.runs.reader import Run
 
 
 class ExportedFile(NamedTuple):
@@ -54,23 +56,22 @@ class Moment:
     Attributes:
         step: After which step.
         accuracy: Measured then, as shares; may be empty.
-        flops: Of training until then.
+        flops: Of training until then: spent, baseline and saved, as in a run's report.
         training_seconds: Until then.
         parameters: How many it has.
     """
 
     step: int
     accuracy: Mapping[str, float]
-    flops: Flops
+    flops: Mapping[str, Any]
     training_seconds: float
     parameters: int
 
     @classmethod
     def end(cls, run: Run) -> Moment:
-        """As the run's summary tells of its end."""
-        told = run.summary
-        time, parameters = told.time.get("training_seconds", float("nan")), told.student["parameters"]
-        return cls(told.steps, told.accuracy, told.flops, time, parameters)
+        """As it was at the run's end."""
+        end, parameters = run.summary, run.summary.student["parameters"]
+        return cls(end.steps, end.accuracy, end.flops, training_seconds(run), parameters)
 
 
 def card(
@@ -80,7 +81,7 @@ def card(
 
     Args:
         run: Where the student comes from.
-        folder: The student's; ``config.json`` in it tells that timm reads it.
+        folder: The student's; ``config.json`` in it means that timm reads it.
         moment: When it was taken.
         files: Other formats beside the weights.
         licences: What timm states of published weights, by the model's name.
@@ -123,7 +124,7 @@ def _yaml(content: dict[str, Any]) -> str:
 def _summary(run: Run, moment: Moment) -> list[str]:
     model, teachers = run.student_model, " and ".join(one.described for one in run.teacher_models.values())
     taken = f"It was taken after step {moment.step:,}"
-    ended = f" of a run that is {run.status}" if moment.step == run.steps else ", before the run's last step"
+    ended = f" of a run that is {run.state}" if moment.step == run.steps else ", before the run's last step"
     return [
         f"An image feature extractor without a classifier: {model.name} with "
         f"{counted(moment.parameters, 'parameter')}, distilled from {teachers} by leapcore.",
@@ -158,9 +159,9 @@ def _training(run: Run, moment: Moment) -> Table:
         ["student started from", run.student_model.start],
         ["images", f"{data.get('source')}, training split {data.get('train')}, {view}"],
         ["steps", f"{moment.step:,} of {train.get('batch_size')} images"],
-        ["FLOPs spent", flops(moment.flops.spent)],
-        ["FLOPs at the last layer throughout", flops(moment.flops.baseline)],
-        ["FLOPs saved", f"{percent(moment.flops.saved, 1)} %"],
+        ["FLOPs spent", flops(moment.flops["spent"])],
+        ["FLOPs at the last layer throughout", flops(moment.flops["baseline"])],
+        ["FLOPs saved", f"{percent(moment.flops['saved'], 1)} %"],
         ["time of training", seconds(moment.training_seconds)],
         *(["target layers" + whose, walk] for whose, walk in _walks(run, moment.step)),
     ]
@@ -172,34 +173,35 @@ def _training(run: Run, moment: Moment) -> Table:
 
 
 def _teacher(run: Run, name: str) -> str:
-    told, facts = run.teacher_models[name].described, run.summary.teachers.get(name)
-    return f"{told}, {facts.layers} layers, {counted(facts.parameters, 'parameter')}" if facts else told
+    model, facts = run.teacher_models[name].described, run.summary.teachers.get(name)
+    if facts is None:
+        return model
+    return f"{model}, {facts['layers']} layers, {counted(facts['parameters'], 'parameter')}"
 
 
 def _walks(run: Run, step: int) -> list[tuple[str, str]]:
     """Each teacher's target layers until a step."""
     several = len(run.teachers) > 1
     return [
-        (f" of {teacher}" if several else "", " → ".join(map(_told, changes)))
+        (f" of {teacher}" if several else "", " → ".join(map(_change, changes)))
         for teacher in run.teachers
         if (changes := [c for c in run.changes if c.teacher == teacher and c.step <= step])
     ]
 
 
-def _told(change: Change) -> str:
-    return (
-        f"{change.target} (step {change.step:,}: {change.reason})" if change.previous else str(change.target)
-    )
+def _change(change: TargetChange) -> str:
+    why = f" (step {change.step:,}: {change.reason})" if change.previous else ""
+    return f"{change.target}{why}"
 
 
 def _licence(run: Run, licences: Mapping[str, str]) -> list[str]:
     models = [*run.teacher_models.values(), run.student_model]
-    told = {model.name: licences[model.name] for model in models if model.name in licences}
+    stated = {model.name: licences[model.name] for model in models if model.name in licences}
     return [
         f"None is stated: before you publish the model, replace 'license: {UNKNOWN_LICENCE}' above by what "
         "applies. The student learned from its teacher's outputs on its training images, so the terms of "
         "both may bind it.",
-        *(f"timm states {licence} for the published weights of {name}." for name, licence in told.items()),
+        *(f"timm states {licence} for the published weights of {name}." for name, licence in stated.items()),
     ]
 
 

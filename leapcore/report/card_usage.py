@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from leapcore.report.document import Block, Code, Table, Text
-from leapcore.runs.files import json_object
-from leapcore.runs.read import Run
+from leapcore.runs.json_files import read_json_object
+from leapcore.runs.reader import Run
 
 UNKNOWN_LICENCE = "unknown"
 
@@ -37,20 +37,20 @@ features = last.pooled
 
 def usage(run: Run, folder: Path) -> list[Block]:
     """How to load the student in a folder, and what it takes."""
-    config = json_object(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     return _plugin(run) if config is None else _timm(config)
 
 
 def _timm(config: dict[str, Any]) -> list[Block]:
-    width, told = config.get("num_features"), config.get("pretrained_cfg") or {}
-    height, wide = told["input_size"][-2:]
+    width, view = config.get("num_features"), config.get("pretrained_cfg") or {}
+    height, wide = view["input_size"][-2:]
     rows = [
         ["size", f"{height} × {wide} pixels, RGB"],
         [
             "view",
-            f"shorter side scaled to size / {told['crop_pct']} ({told['interpolation']}), then its centre",
+            f"shorter side scaled to size / {view['crop_pct']} ({view['interpolation']}), then its centre",
         ],
-        ["normalisation", f"pixels in [0, 1], minus {told['mean']}, divided by {told['std']}"],
+        ["normalisation", f"pixels in [0, 1], minus {view['mean']}, divided by {view['std']}"],
     ]
     return [
         Text("In this folder, with timm and nothing of leapcore:"),
@@ -62,8 +62,8 @@ def _timm(config: dict[str, Any]) -> list[Block]:
 
 def _plugin(run: Run) -> list[Block]:
     model, size = run.student_model, run.data.get("image_size")
-    given = {"model": model.model, "weights": ".", "image_size": size, "options": model.options}
-    arguments = ", ".join([repr(model.backbone), *(f"{key}={value!r}" for key, value in given.items())])
+    keys = {"model": model.model, "weights": ".", "image_size": size, "options": model.options}
+    arguments = ", ".join([repr(model.backbone), *(f"{key}={value!r}" for key, value in keys.items())])
     return [
         Text(
             f"timm does not know this network: it is of the backbone family '{model.backbone}', which a "

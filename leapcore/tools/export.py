@@ -19,7 +19,7 @@ from leapcore.export.model_card import write_model_card
 from leapcore.export.student import export_student, load_line, load_line_here
 from leapcore.report.card import ExportedFile, Moment
 from leapcore.runs.names import CHECKPOINTS, EXPORTS, STUDENT, is_run
-from leapcore.runs.read import Flops, Run
+from leapcore.runs.reader import Run
 from leapcore.spec import BackboneSpec
 from leapcore.tools.models import found_model
 from leapcore.train.components import backbone
@@ -145,7 +145,7 @@ def _moment(saved: Checkpoint, student: LayerFeatureProvider, run: Run) -> Momen
     return Moment(
         step=step,
         accuracy=run.accuracy_at(step),
-        flops=Flops(spent=ledger.spent, baseline=ledger.baseline, saved=ledger.saved),
+        flops={"spent": ledger.spent, "baseline": ledger.baseline, "saved": ledger.saved},
         training_seconds=saved.state["seconds"],
         parameters=sum(parameter.numel() for parameter in student.parameters()),
     )

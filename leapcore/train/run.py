@@ -14,10 +14,10 @@ from leapcore.core.duration import Duration
 from leapcore.distributed.ranks import join
 from leapcore.errors import shared
 from leapcore.export.student import export_student
-from leapcore.listeners.attach import heard, kept, shown
+from leapcore.listeners.attach import attached, file_listeners, screen_listeners
 from leapcore.listeners.chosen import chosen_listeners
 from leapcore.plugins.events import RunReport
-from leapcore.runs.folder import Elsewhere, RunFolder
+from leapcore.runs.folder import RunFolder
 from leapcore.spec import Spec
 from leapcore.spec.file import load_spec, warn_of_doubts
 from leapcore.train.cka_maps import tell_cka_maps
@@ -65,7 +65,7 @@ def run(
     """
     started, spec, ranks = time.perf_counter(), load_spec(spec), join()
     path = Path(output or Path("runs") / spec.name)
-    with heard([*listeners, *shown(progress)], tells=ranks.first) as hooks:
+    with attached([*listeners, *screen_listeners(progress)], active=ranks.first) as hooks:
         return _run_in(path, spec, overwrite, resume, hooks, started)
 
 
@@ -74,18 +74,16 @@ def _run_in(
 ) -> RunReport:
     """A run in its folder, which nobody else may use meanwhile."""
     ranks = join()
-    folder = ranks.together(
-        lambda: RunFolder(path, overwrite=overwrite, resume=resume) if ranks.first else Elsewhere(path)
-    )
+    folder = ranks.together(lambda: RunFolder(path, overwrite=overwrite, resume=resume, writes=ranks.first))
     try:
         if ranks.told_by_first(resume in ("auto", "latest") and folder.is_finished(spec)):
-            return ranks.told_by_first(folder.report() if isinstance(folder, RunFolder) else None)  # type: ignore[return-value]
+            return ranks.told_by_first(folder.report() if ranks.first else None)  # type: ignore[return-value]
         return _run(spec, folder, hooks, started)
     finally:
         folder.close()
 
 
-def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> RunReport:
+def _run(spec: Spec, folder: RunFolder, hooks: Any, started: float) -> RunReport:
     chosen = chosen_listeners(spec)
     warn_of_doubts(spec)
     with machine_faults_told(lambda: "before the first step"):
@@ -104,7 +102,7 @@ def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) 
     try:
         with (
             machine_faults_told(lambda: whereabouts(loop)),
-            kept(folder.path, chosen, tells=first),
+            attached([*file_listeners(folder.path), *chosen], active=first),
         ):
             return _train_and_report(loop, saver, folder)
     except KeyboardInterrupt as stop:
@@ -118,7 +116,7 @@ def _run(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) 
             folder.abandon()
 
 
-def _loop(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float) -> Loop:
+def _loop(spec: Spec, folder: RunFolder, hooks: Any, started: float) -> Loop:
     """The loop before its first step, or where a checkpoint left it."""
 
     def tell(stage: str) -> None:
@@ -136,7 +134,7 @@ def _loop(spec: Spec, folder: RunFolder | Elsewhere, hooks: Any, started: float)
     return loop
 
 
-def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -> RunReport:
+def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder) -> RunReport:
     """Whatever ends a run after its first step, the student so far and a summary are written."""
     loop.hooks.leapcore_run_started(start=run_start(loop, folder))
     report = _train(loop, saver, folder)
@@ -155,7 +153,7 @@ def _train_and_report(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -
     return report
 
 
-def _train(loop: Loop, saver: Saver, folder: RunFolder | Elsewhere) -> RunReport:
+def _train(loop: Loop, saver: Saver, folder: RunFolder) -> RunReport:
     parts = loop.parts
     if loop.step == 0 and isinstance(parts.spec.evaluate.cka_map, Duration):
         tell_cka_maps(parts, 0, loop.hooks)
@@ -188,7 +186,7 @@ def _evaluate(loop: Loop, report: RunReport) -> None:
         loop.hooks.leapcore_metrics(step=loop.step, metrics=report.accuracy)
 
 
-def _write_results(loop: Loop, folder: RunFolder | Elsewhere, status: str, error: str = "") -> RunReport:
+def _write_results(loop: Loop, folder: RunFolder, status: str, error: str = "") -> RunReport:
     student = current_student(loop.parts)
     folder.write_student(lambda path: export_student(student, path, loop.parts.spec.data.crop))
     report = run_report(loop, folder, status, error)

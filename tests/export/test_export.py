@@ -28,7 +28,7 @@ from leapcore.export.model_card import write_model_card
 from leapcore.export.torchscript import METADATA, export_torchscript
 from leapcore.plugins.loader import installed_plugins
 from leapcore.report.card import Moment
-from leapcore.runs.read import Run
+from leapcore.runs.reader import Run
 
 PAGE = Path(__file__).parents[2] / "docs/export.md"
 
