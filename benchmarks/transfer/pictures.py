@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from leapcore.report.bench_report import bench_document
-from leapcore.report.bench_results import read
+from leapcore.bench.report import bench_document
+from leapcore.bench.results import read_bench
 from leapcore.report.document import Picture
 from leapcore.report.figures.svg import with_own_ids
 
@@ -35,7 +35,7 @@ class Placed(NamedTuple):
 
 def main() -> None:
     folder, pictures = map(Path, sys.argv[1:])
-    chapters = {section.title: section.blocks for section in bench_document(read(folder)).sections}
+    chapters = {section.title: section.blocks for section in bench_document(read_bench(folder)).sections}
     for name, (chapter, columns) in WANTED.items():
         picture = next(block for block in chapters[chapter] if isinstance(block, Picture))
         (pictures / f"{name}.svg").write_text(sheet(picture, columns))

@@ -1,4 +1,4 @@
-"""Whether the models of a benchmark can be built, found out before anything runs."""
+"""Whether the models of a benchmark can be built, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def check_models(cells: Sequence[Cell]) -> None:
     """
     seen: set[str] = set()
     faults, remedies = list[str](), dict[str, None]()
-    for cell, role, wanted in _backbones(cells):
+    for cell, role, model in _backbones(cells):
         size = cell.spec.data.image_size
-        key = json.dumps([wanted.model_dump(), size])
+        key = json.dumps([model.model_dump(), size])
         if key in seen:
             continue
         seen.add(key)
         try:
-            _build(wanted, size)
+            _build(model, size)
         except LeapcoreError as error:
             faults.append(f"cell {cell.name}: {role}: {error.cause}")
             remedies[error.remedy] = None
@@ -38,19 +38,19 @@ def check_models(cells: Sequence[Cell]) -> None:
 
 def _backbones(cells: Sequence[Cell]) -> Iterator[tuple[Cell, str, BackboneSpec]]:
     for cell in cells:
-        for role, wanted in (*cell.spec.each_teacher.items(), ("student", cell.spec.student)):
-            yield cell, role, BackboneSpec(**wanted.model_dump(include=set(BackboneSpec.model_fields)))
+        for role, model in (*cell.spec.each_teacher.items(), ("student", cell.spec.student)):
+            yield cell, role, BackboneSpec(**model.model_dump(include=set(BackboneSpec.model_fields)))
 
 
-def _build(wanted: BackboneSpec, image_size: int) -> None:
+def _build(model: BackboneSpec, image_size: int) -> None:
     """On the meta device, which takes neither time nor memory; where a model refuses that, in earnest."""
     import torch
 
-    drawn = wanted.weights in WITHOUT_FILE
+    drawn = model.weights in WITHOUT_FILE
     if drawn:
-        wanted = wanted.model_copy(update={"weights": "none"})
+        model = model.model_copy(update={"weights": "none"})
     try:
         with torch.device("meta" if drawn else "cpu"):
-            backbone_of(wanted, image_size)
+            backbone_of(model, image_size)
     except LeapcoreError:
-        backbone_of(wanted, image_size)
+        backbone_of(model, image_size)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from enum import Enum
+from dataclasses import asdict
 from pathlib import Path
 
 from leapcore.bench.matrix import Cell
+from leapcore.bench.matrix_file import MatrixCell, MatrixFile
 from leapcore.bench.spec import BenchSpec
 from leapcore.errors import LeapcoreError, OutputError
 from leapcore.files import write_whole
-from leapcore.runs import lock
-from leapcore.runs.files import MATRIX
-from leapcore.runs.names import SPEC, status
+from leapcore.runs.find import cell_run, failure_note
+from leapcore.runs.names import MATRIX, SPEC
+from leapcore.runs.reader import Run
+from leapcore.runs.state import State
 from leapcore.spec import Spec
 from leapcore.spec.file import load_spec
 from leapcore.spec.section import flat
@@ -22,16 +24,6 @@ BENCH = "bench.yaml"
 
 # What may differ between the runs of one matrix, since it changes no result.
 _FREE = ("engine", "checkpoint", "cache", "data.workers", "data.root", "train.log_every")
-
-
-class State(Enum):
-    """How far a cell is."""
-
-    WAITING = "waiting"
-    STOPPED = "stopped"  # begun, and goes on from its checkpoint
-    FAILED = "failed"
-    BUSY = "busy"  # another process has it
-    FINISHED = "finished"
 
 
 class BenchFolder:
@@ -49,9 +41,10 @@ class BenchFolder:
             raise OutputError(f"output '{path}' is a file", "Name a folder with --output.")
         self.path = path
 
-    def run(self, cell: Cell) -> Path:
-        """The folder of a cell's run."""
-        return self.path / "runs" / cell.name
+    def run(self, cell: Cell) -> Run:
+        """What there is of a cell's run at this moment."""
+        # A lock's file alone would keep a killed cell from ever going on.
+        return cell_run(self.path, cell.name, trust_lock_file=False)
 
     def spec(self, cell: Cell) -> Path:
         """The spec that a cell is run with."""
@@ -63,7 +56,7 @@ class BenchFolder:
 
     def failure(self, cell: Cell) -> Path:
         """Why the last try failed; there only if it did."""
-        return self.path / "logs" / f"{cell.name}.failed"
+        return failure_note(self.path, cell.name)
 
     def open(self, bench: BenchSpec, source: str, cells: Sequence[Cell]) -> None:
         """Write down the matrix, which may have more cells than the last time.
@@ -83,7 +76,7 @@ class BenchFolder:
                 self.spec(cell).parent.mkdir(exist_ok=True)
                 write_whole(self.spec(cell), cell.spec.to_yaml())
             write_whole(self.path / BENCH, Path(source).read_bytes())  # which may be this very file
-            write_whole(self.path / MATRIX, json.dumps(_matrix(bench, cells), indent=1) + "\n")
+            write_whole(self.path / MATRIX, json.dumps(asdict(_matrix(bench, cells)), indent=1) + "\n")
         except OSError as error:
             raise OutputError(
                 f"output folder '{self.path}' cannot be written: {error}",
@@ -110,40 +103,23 @@ class BenchFolder:
 
     def state(self, cell: Cell) -> State:
         """How far a cell is."""
-        run = self.run(cell)
-        if status(run) == "finished":
-            return State.FINISHED
-        if lock.holder(run, unsure=False):  # else a killed cell would be left out for good
-            return State.BUSY
-        if self.failure(cell).exists():
-            return State.FAILED
-        return State.STOPPED if (run / SPEC).exists() else State.WAITING
+        return self.run(cell).state
 
 
-def _matrix(bench: BenchSpec, cells: Sequence[Cell]) -> dict[str, object]:
-    """What the report needs to know of the matrix."""
-    return {
-        "name": bench.name,
-        "baseline": bench.baseline,
-        "teachers": list(bench.teachers),
-        "students": list(bench.students),
-        "methods": list(bench.methods),
-        "seeds": sorted({cell.seed for cell in cells}),
-        "families": {
+def _matrix(bench: BenchSpec, cells: Sequence[Cell]) -> MatrixFile:
+    return MatrixFile(
+        name=bench.name,
+        baseline=bench.baseline,
+        teachers=list(bench.teachers),
+        students=list(bench.students),
+        methods=list(bench.methods),
+        seeds=sorted({cell.seed for cell in cells}),
+        families={
             "teachers": {name: teacher.backbone for name, teacher in bench.teachers.items()},
             "students": {name: student.backbone for name, student in bench.students.items()},
         },
-        "cells": [
-            {
-                "name": cell.name,
-                "teacher": cell.teacher,
-                "student": cell.student,
-                "method": cell.method,
-                "seed": cell.seed,
-            }
-            for cell in cells
-        ],
-    }
+        cells=[MatrixCell(cell.name, cell.teacher, cell.student, cell.method, cell.seed) for cell in cells],
+    )
 
 
 def _difference(path: Path, spec: Spec) -> str:

@@ -52,20 +52,20 @@ def cells(bench: BenchSpec, overrides: Sequence[str] = ()) -> list[Cell]:
     Raises:
         SpecError: There is no cell, or specs are wrong; all faults are listed with their cells.
     """
-    found, faults = list[Cell](), dict[Fault, list[str]]()
+    sound, faults = list[Cell](), dict[Fault, list[str]]()
     base = _base(bench)
-    for names, seed in _places(bench):
+    for names, seed in _combinations(bench):
         label = cell_name(*names, seed)
         try:
-            found.append(Cell(*names, seed, _spec(bench, base, names, seed, overrides)))
+            sound.append(Cell(*names, seed, _spec(bench, base, names, seed, overrides)))
         except LeapcoreError as error:
             fault = Fault(error.cause.replace(f"{label}: ", ""), error.remedy)
             faults.setdefault(fault, []).append(label)
     if faults:
-        raise SpecError(*_told(faults, len(found)))
-    if not found:
+        raise SpecError(*_described(faults, len(sound)))
+    if not sound:
         raise SpecError(f"the matrix of '{bench.name}' has no cell", "Its exceptions skip all of them.")
-    return found
+    return sound
 
 
 class Fault(NamedTuple):
@@ -80,7 +80,7 @@ def cell_name(teacher: str, student: str, method: str, seed: int) -> str:
     return f"{teacher}.{student}.{method}.s{seed}"
 
 
-def _places(bench: BenchSpec) -> Iterator[tuple[Names, int]]:
+def _combinations(bench: BenchSpec) -> Iterator[tuple[Names, int]]:
     combinations = [(t, s, m) for t in bench.teachers for s in bench.students for m in bench.methods]
     seeds = {names: bench.seeds_of(*names) for names in combinations}
     for seed in dict.fromkeys(seed for some in seeds.values() for seed in some):
@@ -119,11 +119,12 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def _told(faults: dict[Fault, list[str]], sound: int) -> tuple[str, str]:
+def _described(faults: dict[Fault, list[str]], sound: int) -> tuple[str, str]:
+    """Cause and remedy of all."""
     lines = [f"{_whose(labels)}: {fault.cause}" for fault, labels in faults.items()]
     remedies = dict.fromkeys(fault.remedy for fault in faults if fault.remedy)
-    told = f"nothing was run; {sound} cells are sound, others are not:\n" + "\n".join(lines)
-    return told, "\n".join(remedies)
+    cause = f"nothing was run; {sound} cells are sound, others are not:\n" + "\n".join(lines)
+    return cause, "\n".join(remedies)
 
 
 def _whose(labels: Sequence[str]) -> str:

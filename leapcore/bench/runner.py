@@ -14,20 +14,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from leapcore.bench.folder import BenchFolder, State
+from leapcore.bench.folder import BenchFolder
 from leapcore.bench.matrix import Cell
 from leapcore.distributed.cores import cores_each
 from leapcore.distributed.launch import COMMAND
 from leapcore.errors import Interrupted, Terminated
 from leapcore.files import write_whole
+from leapcore.runs.state import State
 from leapcore.train.signals import Sigterm
 
 _PAUSE = 0.2  # seconds between two looks at the processes
-_TAIL = 5  # lines of a log that tell of an end without a message
+_TAIL = 5  # lines of a log that are shown of an end without a message
 
 
 class Watcher(Protocol):
-    """Is told what becomes of the cells."""
+    """Follows what becomes of the cells."""
 
     def changed(self, cell: Cell, state: State, running: bool) -> None:
         """A cell has another state, or has begun to run here."""
@@ -42,7 +43,7 @@ class Runner:
     Args:
         folder: Where they are.
         jobs: How many at a time, each on its share of the cores and, in turn, on one of the GPUs.
-        watcher: Is told of them.
+        watcher: Follows what becomes of them.
         gpus: The machine's GPUs, as ``CUDA_VISIBLE_DEVICES`` names them.
     """
 
@@ -75,15 +76,15 @@ class Runner:
     def _begin(self, cell: Cell) -> None:
         # As late as this: another machine may have finished or begun it in the meantime.
         state = self._folder.state(cell)
-        if state in (State.FINISHED, State.BUSY):
+        if state is State.FINISHED or state.at_work:
             self._watcher.changed(cell, state, False)
             return
         self._folder.failure(cell).unlink(missing_ok=True)
         environment = self._free.popleft()
-        spec, run = self._folder.spec(cell), self._folder.run(cell)
+        spec, folder = self._folder.spec(cell), self._folder.run(cell).folder
         with self._folder.log(cell).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", COMMAND, "run", str(spec), "--output", str(run), "--resume=auto"],
+                [sys.executable, "-c", COMMAND, "run", str(spec), "--output", str(folder), "--resume=auto"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -98,7 +99,7 @@ class Runner:
             cell, environment = self._running.pop(process)
             self._free.append(environment)
             state = self._folder.state(cell)
-            if state not in (State.FINISHED, State.BUSY):
+            if state is not State.FINISHED and not state.at_work:
                 write_whole(self._folder.failure(cell), failure(self._folder.log(cell), process.returncode))
                 state = State.FAILED
             self._watcher.changed(cell, state, False)
@@ -116,12 +117,12 @@ class Runner:
 
 
 def failure(log: Path, code: int) -> str:
-    """What a failed run says of itself: its error, else its last words."""
+    """Why a run failed, by its log: its error, else how it ended and its last lines."""
     text = ""
     with suppress(OSError):
         text = log.read_text(errors="replace")
-    if found := re.search(r"^Error(?: on rank \d+)?: (.*)\Z", text, re.MULTILINE | re.DOTALL):
-        return found[1]
+    if error := re.search(r"^Error(?: on rank \d+)?: (.*)\Z", text, re.MULTILINE | re.DOTALL):
+        return error[1]
     end = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     hint = " (the system may be short of memory)" if code == -signal.SIGKILL else ""
     return "\n".join([end + hint, *text.splitlines()[-_TAIL:]]) + "\n"

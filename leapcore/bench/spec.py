@@ -32,8 +32,8 @@ class WhereSpec(Section):
 
     def holds(self, *names: str) -> bool:
         """Whether a cell of this teacher, student and method is among them."""
-        wanted = (self.teacher, self.student, self.method)
-        return all(not some or name in some for some, name in zip(wanted, names, strict=True))
+        axes = (self.teacher, self.student, self.method)
+        return all(not chosen or name in chosen for chosen, name in zip(axes, names, strict=True))
 
 
 class ExceptionSpec(Section):

@@ -53,34 +53,34 @@ def bench(
     All cells are run that are not finished yet, and the report is drawn. Interrupted, it goes on
     where it was; several machines that see the folder can share the work.
     """
-    from leapcore.bench.board import LEGEND, Board
     from leapcore.bench.checks import check_models
     from leapcore.bench.folder import BenchFolder
     from leapcore.bench.matrix import cells as all_cells
+    from leapcore.bench.progress import LEGEND, BenchProgress
     from leapcore.bench.slurm import script
     from leapcore.bench.spec import load_bench
 
-    terminal, wanted = console(), load_bench(source)
-    cells = all_cells(wanted, set_ or [])
+    terminal, spec = console(), load_bench(source)
+    cells = all_cells(spec, set_ or [])
     selected = _only(cells, only or [])
     mine = _part(selected, part)
-    folder = BenchFolder(output or Path("bench") / wanted.name)
+    folder = BenchFolder(output or Path("bench") / spec.name)
     with terminal.status("checking"):
         check_models(cells)
         folder.check(cells)
         if not list_:
-            folder.open(wanted, source, cells)
+            folder.open(spec, source, cells)
     if slurm:
-        given = [*(f"--set={one}" for one in set_ or []), *(f"--only={one}" for one in only or [])]
-        command = ["leapcore", "bench", source, *given, f"--jobs={jobs}", f"--output={folder.path}"]
-        sys.stdout.write(script(wanted.name, len(selected), folder.path, command))
+        options = [*(f"--set={one}" for one in set_ or []), *(f"--only={one}" for one in only or [])]
+        command = ["leapcore", "bench", source, *options, f"--jobs={jobs}", f"--output={folder.path}"]
+        sys.stdout.write(script(spec.name, len(selected), folder.path, command))
         return
     if list_:
         _list(terminal, folder, mine)
         return
-    with Board(terminal, folder, cells, mine) as board:
-        _run(folder, cells, mine, jobs, board)
-    terminal.print(board.table(), LEGEND)
+    with BenchProgress(terminal, folder, cells, mine) as progress:
+        _run(folder, cells, mine, jobs, progress)
+    terminal.print(progress.table(), LEGEND)
     _close(terminal, folder, cells, mine)
 
 
@@ -114,15 +114,15 @@ def _list(terminal: Console, folder: BenchFolder, cells: Sequence[Cell]) -> None
     sizes = " × ".join(counted(size, axis) for size, axis in zip(axes, _AXES, strict=True))
     print_line(terminal, f"{counted(len(cells), 'cell')} of {sizes}")
     for cell in cells:
-        print_line(terminal, f"  {cell.name}: {folder.state(cell).value}")
+        print_line(terminal, f"  {cell.name}: {folder.state(cell)}")
 
 
 def _run(
     folder: BenchFolder, cells: Sequence[Cell], mine: Sequence[Cell], jobs: int, watcher: Watcher
 ) -> None:
     """Run what is left; whatever ends that, the rows are written."""
+    from leapcore.bench.results import write_rows
     from leapcore.bench.runner import Runner
-    from leapcore.report.bench_results import write_rows
     from leapcore.train.signals import raise_at_sigterm
 
     raise_at_sigterm()
@@ -144,10 +144,10 @@ def _gpus() -> list[str]:
 
 def _close(terminal: Console, folder: BenchFolder, cells: Sequence[Cell], mine: Sequence[Cell]) -> None:
     """Draw the report; end with an error if cells failed."""
-    from leapcore.bench.folder import State
-    from leapcore.report.writing import write
+    from leapcore.bench.report import write_bench_report
+    from leapcore.runs.state import State
 
-    print_line(terminal, f"report: {write(folder.path).page}")
+    print_line(terminal, f"report: {write_bench_report(folder.path).page}")
     states = {cell.name: folder.state(cell) for cell in cells}
     failed = [cell.name for cell in mine if states[cell.name] is State.FAILED]
     if failed:
@@ -155,5 +155,5 @@ def _close(terminal: Console, folder: BenchFolder, cells: Sequence[Cell], mine: 
             f"{len(failed)} of {len(mine)} cells failed: {', '.join(failed)}",
             f"Why is in {folder.path / 'logs'}; the same command tries them again.",
         )
-    if State.BUSY in states.values():
+    if any(state.at_work for state in states.values()):
         terminal.print("some cells are at work elsewhere; draw the report again when they have finished")

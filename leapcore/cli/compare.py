@@ -22,10 +22,10 @@ def compare(
 
     Each is held against the first one, in a table and on a page with their curves; finished or not.
     """
-    from leapcore.report.run_comparison import compared, write_comparison
+    from leapcore.report.run_comparison import read_comparison, write_comparison
     from leapcore.report.terminal import grid
 
-    found = compared(runs)
-    for table in (found.table(), *found.settings()):
+    comparison = read_comparison(runs)
+    for table in (comparison.table(), *comparison.settings()):
         console().print(grid(table), markup=False)
-    typer.echo(write_comparison(found, output))
+    typer.echo(write_comparison(comparison, output))

@@ -53,11 +53,9 @@ def plan(
         planned_run = document(costs, measured, drawings=output is not None)
     show(terminal, planned_run)
     if output is not None:
-        from leapcore.report.files import write_report_file
-        from leapcore.report.page import page
+        from leapcore.report.output_files import write_page
 
-        written = write_report_file(output, page(planned_run).encode())
-        print_line(terminal, f"\npage: {written}")
+        print_line(terminal, f"\npage: {write_page(planned_run, output)}")
 
 
 def _probed(costs: Costs) -> Probe:

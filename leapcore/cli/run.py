@@ -124,7 +124,7 @@ def _run_quietly(spec: Spec, folder: Path, **options: Any) -> None:
 
     screen = QuietListener(console())
     report = _run(spec, folder, [screen], **options)
-    if not screen.told:  # it was finished before
+    if not screen.saw_run:  # it was finished before
         print_line(console(), closing_line(report))
 
 
@@ -136,7 +136,7 @@ def _run_shown(spec: Spec, folder: Path, overrides: Sequence[str], verbose: bool
         screen.asked(overrides, spec, folder)
         _import_libraries(screen)
         report = _run(spec, folder, [screen, *([EveryFigure(terminal)] if verbose else [])], **options)
-    if not screen.told and place().rank == 0:
+    if not screen.saw_run and place().rank == 0:
         terminal.print(f"{report.folder}: this run is finished, nothing was left to do", markup=False)
 
 

@@ -17,9 +17,17 @@ from leapcore.cli.output import console, print_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from leapcore.runs.live import LiveRun
+    from leapcore.runs.reader import Run
 
-_STYLES = {"finished": "green", "running": "cyan", "starting": "cyan", "failed": "red", "dead": "red"}
+_STYLES = {
+    "finished": "green",
+    "running": "cyan",
+    "starting": "cyan",
+    "failed": "red",
+    "dead": "red",
+    "interrupted": "yellow",
+    "waiting": "yellow",
+}
 _PAUSE = 0.5  # seconds between two looks at the file
 _WIDE = 110  # columns that all figures need
 _FOR_WIDE = ("step", "loss", "updated")
@@ -34,9 +42,9 @@ def status(
 ) -> None:
     """Show how far runs are.
 
-    Of one run all that its files tell is shown, of several a table.
+    Of one run all that its files hold is shown, of several a table.
     """
-    from leapcore.runs.live import runs_in
+    from leapcore.runs.find import runs_in
 
     runs = [run for folder in folders for run in runs_in(folder)]
     if json_:
@@ -48,19 +56,19 @@ def status(
         terminal.print(_table(runs, terminal.width))
 
 
-def _as_object(run: LiveRun) -> dict[str, Any]:
+def _as_object(run: Run) -> dict[str, Any]:
     checkpoint = run.checkpoint
     return {
         "folder": str(run.folder),
         "name": run.name,
         "state": run.state,
-        "reason": run.reason or None,
-        "process": run.holder,
-        "step": run.step,
-        "total_steps": run.course.total_steps or None,
+        "reason": run.error or None,
+        "process": run.process,
+        "step": run.steps,
+        "total_steps": run.progress.total_steps or None,
         "epoch": run.figures.get("epoch"),
         "target_layers": run.targets,
-        "thresholds": dict(run.course.thresholds),
+        "thresholds": dict(run.progress.thresholds),
         "figures": run.figures,
         "accuracy": run.accuracy,
         "seconds_left": run.seconds_left,
@@ -76,7 +84,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _show(terminal: Console, run: LiveRun) -> None:
+def _show(terminal: Console, run: Run) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -86,28 +94,28 @@ def _show(terminal: Console, run: LiveRun) -> None:
     for label, value in _facts(run).items():
         if value:
             grid.add_row(f"  {label}", Text(value))
-    title = Text(f"{run.folder}: ").append(run.state, _STYLES.get(run.state, "yellow"))
+    title = Text(f"{run.folder}: ").append(run.state, _STYLES[run.state])
     terminal.print(title, grid)
 
 
-def _facts(run: LiveRun) -> dict[str, str]:
-    from leapcore.runs.lines import clock, evaluation
+def _facts(run: Run) -> dict[str, str]:
+    from leapcore.runs.progress import accuracy_text, clock
 
     epoch, checkpoint, left = run.figures.get("epoch"), run.checkpoint, run.seconds_left
     return {
-        "reason": run.reason,
+        "reason": run.error,
         "step": _progress(run) + (f", epoch {epoch:.1f}" if epoch is not None else ""),
-        "target": run.course.targets(run.targets) if run.targets else "",
-        "figures": run.course.figures(run.figures),
-        "accuracy": evaluation(run.accuracy),
+        "target": run.progress.targets(run.targets) if run.targets else "",
+        "figures": run.progress.figures(run.figures),
+        "accuracy": accuracy_text(run.accuracy),
         "left": "" if left is None else f"about {clock(left)} of training",
         "updated": _ago(run.updated),
         "checkpoint": f"{checkpoint[0]}, {_ago(checkpoint[1])}" if checkpoint else "none yet",
-        "runs as": run.holder,
+        "runs as": run.process,
     }
 
 
-def _table(runs: list[LiveRun], width: int) -> Any:
+def _table(runs: list[Run], width: int) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -120,25 +128,25 @@ def _table(runs: list[LiveRun], width: int) -> Any:
         table.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
         cells = _cells(run)
-        state = Text(run.state, _STYLES.get(run.state, "yellow"))
+        state = Text(run.state, _STYLES[run.state])
         table.add_row(str(run.folder), state, *(cells[heading] for heading in headings))
     return table
 
 
-def _cells(run: LiveRun) -> dict[str, str]:
-    from leapcore.runs.lines import clock
+def _cells(run: Run) -> dict[str, str]:
+    from leapcore.runs.progress import clock
 
     loss, knn, left, total = (
         run.figures.get("loss"),
         run.accuracy.get("knn"),
         run.seconds_left,
-        run.course.total_steps,
+        run.progress.total_steps,
     )
     return {
-        "done": f"{run.step / total:.0%}" if total else "",
-        "step": f"{run.step:,}" if run.step else "",
-        "layer": run.course.targets(run.targets).removeprefix("layer ") if run.targets else "",
-        "alignment": run.course.alignment(run.figures),
+        "done": f"{run.steps / total:.0%}" if total else "",
+        "step": f"{run.steps:,}" if run.steps else "",
+        "layer": run.progress.targets(run.targets).removeprefix("layer ") if run.targets else "",
+        "alignment": run.progress.alignment(run.figures),
         "loss": "" if loss is None else f"{loss:.3g}",
         "kNN": "" if knn is None else f"{knn:.1%}",
         "left": "" if left is None else clock(left),
@@ -146,9 +154,9 @@ def _cells(run: LiveRun) -> dict[str, str]:
     }
 
 
-def _progress(run: LiveRun) -> str:
-    total = run.course.total_steps
-    return f"{run.step:,}/{total:,} ({run.step / total:.0%})" if total else f"{run.step:,}"
+def _progress(run: Run) -> str:
+    total = run.progress.total_steps
+    return f"{run.steps:,}/{total:,} ({run.steps / total:.0%})" if total else f"{run.steps:,}"
 
 
 def _ago(seconds: float | None) -> str:
@@ -173,42 +181,44 @@ def tail(
     """
     from leapcore.errors import ReportError
     from leapcore.runs.follow import GrowingLines
-    from leapcore.runs.live import LiveRun
     from leapcore.runs.names import METRICS, is_run
+    from leapcore.runs.reader import Run
 
     if not is_run(folder):
         raise ReportError(f"'{folder}' is no folder of a run", "Give one, such as runs/NAME.")
     with suppress(KeyboardInterrupt), closing(GrowingLines(folder / METRICS)) as source:
-        terminal, run = console(), LiveRun(folder)
+        terminal, run = console(), Run(folder)
         for line in deque(source.new(), maxlen=lines):
-            _tell(terminal, run, line)
+            _print_line(terminal, run, line)
         while follow:
-            run = LiveRun(folder)
-            last = not run.at_work  # asked before the file is read, so that no line is missed
+            run = Run(folder)
+            over = not run.process  # looked up before the file is read, so that no line is missed
             for line in source.new():
-                _tell(terminal, run, line)
-            if last:
-                _end(terminal, run)
+                _print_line(terminal, run, line)
+            if over:
+                _print_end(terminal, run)
                 break
             time.sleep(_PAUSE)
 
 
-def _tell(terminal: Console, run: LiveRun, line: dict[str, Any]) -> None:
-    from leapcore.runs.lines import evaluation
+def _print_line(terminal: Console, run: Run, line: dict[str, Any]) -> None:
+    from leapcore.runs.progress import accuracy_text
+    from leapcore.runs.reader import target_change
 
-    course, style = run.course, ""
-    if "target" in line:
-        text, style = course.change(line), "cyan"
-    elif "loss" in line:
-        place = f"{course.step(line['step'])}  {course.targets(course.targets_in(line))}"
-        text = f"{place}  {course.figures(line, brief=terminal.width < _WIDE)}"
-    else:
-        text = f"{course.step(line['step'])}  {evaluation(line)}"
-    print_line(terminal, text, style)
+    progress, step = run.progress, line.get("step")
+    if change := target_change(line):
+        print_line(terminal, progress.change(change), "cyan")
+    elif "loss" in line and isinstance(step, int):
+        figures = progress.figures(line, brief=terminal.width < _WIDE)
+        print_line(
+            terminal, f"{progress.step(step)}  {progress.targets(progress.targets_in(line))}  {figures}"
+        )
+    elif isinstance(step, int):
+        print_line(terminal, f"{progress.step(step)}  {accuracy_text(line)}")
 
 
-def _end(terminal: Console, run: LiveRun) -> None:
-    from leapcore.runs.lines import evaluation
+def _print_end(terminal: Console, run: Run) -> None:
+    from leapcore.runs.progress import accuracy_text
 
-    text = f"{run.folder}: {', '.join(filter(None, [run.state, run.reason, evaluation(run.accuracy)]))}"
-    print_line(terminal, text, _STYLES.get(run.state, "yellow"))
+    parts = filter(None, [run.state, run.error, accuracy_text(run.accuracy)])
+    print_line(terminal, f"{run.folder}: {', '.join(parts)}", _STYLES[run.state])

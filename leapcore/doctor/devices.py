@@ -12,7 +12,7 @@ from typing import Any
 
 from leapcore.distributed.cores import usable_cores
 from leapcore.doctor.runner import Finding
-from leapcore.runs.files import text
+from leapcore.runs.json_files import read_text
 
 _BUILDS = "Install the build for your driver: https://pytorch.org/get-started/locally"
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -142,5 +142,5 @@ def _built_for(torch: Any) -> str:
 
 
 def _driver() -> str:
-    version = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", text(_DRIVER))
+    version = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", read_text(_DRIVER))
     return f"driver {version[1]}" if version else "a driver of unknown version"

@@ -20,10 +20,12 @@ from leapcore.compat import import_timm
 from leapcore.export.formats import ExportedFile
 from leapcore.files import write_whole
 from leapcore.models.timm_models import published_license
+from leapcore.plugins.events import TargetChange
+from leapcore.report.measures import training_seconds
 from leapcore.report.numbers import NOTHING, counted, flops, percent, seconds
 from leapcore.report.run_report import accuracy_table
-from leapcore.runs.files import json_object
-from leapcore.runs.read import Change, Flops, Run
+from leapcore.runs.json_files import read_json_object
+from leapcore.runs.reader import Run
 
 CARD = "README.md"  # what the Hugging Face hub shows of a repository
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -38,23 +40,22 @@ class Snapshot:
     Attributes:
         step: The step.
         accuracy: Measured then, as shares; may be empty.
-        flops: Of training until then.
+        flops: Of training until then: spent, baseline and saved.
         training_seconds: Until then.
         parameters: How many it has.
     """
 
     step: int
     accuracy: Mapping[str, float]
-    flops: Flops
+    flops: Mapping[str, Any]
     training_seconds: float
     parameters: int
 
     @classmethod
     def at_end(cls, run: Run) -> Snapshot:
         """The student of a run's end, from its summary."""
-        end = run.summary
-        time, parameters = end.time.get("training_seconds", math.nan), end.student["parameters"]
-        return cls(end.steps, end.accuracy, end.flops, time, parameters)
+        end, parameters = run.summary, run.summary.student["parameters"]
+        return cls(end.steps, end.accuracy, end.flops, training_seconds(run), parameters)
 
 
 def write_model_card(run: Run, folder: Path, snapshot: Snapshot, files: Sequence[ExportedFile] = ()) -> None:
@@ -69,7 +70,7 @@ def write_model_card(run: Run, folder: Path, snapshot: Snapshot, files: Sequence
     Raises:
         OSError: It cannot be written.
     """
-    config = json_object(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     card = ModelCard.from_template(
         _metadata(run, "leapcore" if config is None else "timm"),
         template_path=str(_TEMPLATE),
@@ -146,9 +147,9 @@ def _figures(run: Run, snapshot: Snapshot) -> list[tuple[str, str]]:
         ("student started from", run.student_model.start if run.settings else ""),
         ("images", images if data else ""),
         ("steps", f"{snapshot.step:,} of {batch} images" if batch else f"{snapshot.step:,}"),
-        ("FLOPs spent", _known(cost.spent, flops)),
-        ("FLOPs at the last layer throughout", _known(cost.baseline, flops)),
-        ("FLOPs saved", _known(cost.saved, lambda share: f"{percent(share, 1)} %")),
+        ("FLOPs spent", _known(cost["spent"], flops)),
+        ("FLOPs at the last layer throughout", _known(cost["baseline"], flops)),
+        ("FLOPs saved", _known(cost["saved"], lambda share: f"{percent(share, 1)} %")),
         ("training time", _known(snapshot.training_seconds, seconds)),
         *_target_layers(run, snapshot.step),
     ]
@@ -160,7 +161,7 @@ def _known(figure: float, form: Callable[[float], str]) -> str:
 
 def _teacher(run: Run, name: str) -> str:
     model, facts = run.teacher_models[name], run.summary.teachers.get(name)
-    size = f", {facts.layers} layers, {counted(facts.parameters, 'parameter')}" if facts else ""
+    size = f", {facts['layers']} layers, {counted(facts['parameters'], 'parameter')}" if facts else ""
     return model.described + size
 
 
@@ -175,7 +176,7 @@ def _target_layers(run: Run, step: int) -> list[tuple[str, str]]:
     return rows
 
 
-def _target(change: Change) -> str:
+def _target(change: TargetChange) -> str:
     reason = f" (step {change.step:,}: {change.reason})" if change.previous else ""
     return f"{change.target}{reason}"
 

@@ -1,10 +1,10 @@
-"""Who hears of a run."""
+"""Which listeners a run has besides those that its spec names, and how long they are attached."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,12 @@ from leapcore.plugins.dispatch import Events, ListenerEvents
 from leapcore.plugins.loader import installed_plugins
 
 
-def shown(progress: bool | None) -> list[Any]:
-    """What shows the run in a terminal or a notebook, where that is wanted."""
+def screen_listeners(progress: bool | None) -> list[Any]:
+    """What shows a run in a terminal or a notebook.
+
+    Args:
+        progress: Whether to show it; if None, in a notebook only.
+    """
     notebook = "ipykernel" in sys.modules
     if not (notebook if progress is None else progress):
         return []
@@ -28,15 +32,24 @@ def shown(progress: bool | None) -> list[Any]:
     return [ConsoleListener(Console())]
 
 
+def file_listeners(folder: Path) -> list[Any]:
+    """What writes a run's events into its folder."""
+    kinds: list[Any] = [StartFile, JsonLines, CkaMapLines, SkippedLog, ModelCard, ReportPage]
+    return [kind(folder) for kind in kinds]
+
+
 @contextmanager
-def heard(listeners: Sequence[Any], *, tells: bool) -> Iterator[Events]:
-    """Let listeners hear a run beside every plugin that listens; of several processes, only the first tells.
+def attached(listeners: Sequence[Any], *, active: bool) -> Iterator[Events]:
+    """Attach listeners to a run, beside every plugin that listens; afterwards they are closed.
 
     Args:
-        listeners: In the order in which they are told.
-        tells: Whether this process tells anybody.
+        listeners: In the order in which they receive an event.
+        active: Whether they receive any: of several processes, the first one's do.
+
+    Returns:
+        The run's events.
     """
-    if not tells:
+    if not active:
         yield Events()
         return
     manager = installed_plugins().manager
@@ -46,9 +59,3 @@ def heard(listeners: Sequence[Any], *, tells: bool) -> Iterator[Events]:
             manager.register(listener)
             stack.callback(manager.unregister, listener)
         yield ListenerEvents(manager)
-
-
-def kept(path: Path, chosen: Sequence[Any], *, tells: bool) -> AbstractContextManager[Any]:
-    """Let what writes to the folder hear of the run before all others, and be done before it is left."""
-    kinds: list[Any] = [StartFile, JsonLines, CkaMapLines, SkippedLog, ModelCard, ReportPage]
-    return heard([*(kind(path) for kind in kinds if tells), *chosen], tells=tells)

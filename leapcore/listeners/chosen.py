@@ -62,11 +62,11 @@ class Guarded:
 
     def _guarded(self, hook: Callable[..., None]) -> Callable[..., None]:
         @wraps(hook)  # which keeps the hook's mark and its arguments
-        def tell(*event: Any) -> None:
+        def guarded(*event: Any) -> None:
             if not self._out:
                 self._attempt(hook, *event)
 
-        return tell
+        return guarded
 
     def _attempt(self, act: Callable[..., None], *event: Any) -> None:
         try:
@@ -74,11 +74,11 @@ class Guarded:
         # Its network, its login, its disk: none is worth the run.
         except Exception as error:
             if not self._out:
-                said = " ".join(str(error).split())[:300]
+                reason = " ".join(str(error).split())[:300]
                 logger.warning(
                     "the listener '%s' failed and is left out from here on; the run goes on. %s: %s",
                     self._name,
                     type(error).__name__,
-                    said,
+                    reason,
                 )
             self._out = True

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from leapcore.plugins.events import RunReport, RunStart, figure_name
-from leapcore.runs.lines import ACCURACIES, Course, evaluation
 from leapcore.runs.names import CHECKPOINTS, METRICS, PAGE, TENSORBOARD
+from leapcore.runs.progress import ACCURACY_LABELS, ProgressLines, accuracy_text
 
 _ENOUGH = 5  # lines of figures at the last layer, for its pace
 _FILES = (PAGE, METRICS, CHECKPOINTS, TENSORBOARD)
@@ -22,18 +22,18 @@ class Pace:
     """How fast training is while the target is the deepest, the pace of a run without a curriculum.
 
     Args:
-        start: The run. One that goes on was not seen whole, so nothing is said of it.
+        start: The run. One that goes on was not seen whole, so that its saving is not known.
     """
 
     def __init__(self, start: RunStart) -> None:
-        self._course, self._batch = course(start), start.spec.train.batch_size
+        self._lines, self._batch = ProgressLines.from_event(start), start.spec.train.batch_size
         self._speeds: list[float] = []
         self._deep = start.step > 0 or all(deepest == 1 for deepest in start.deepest.values())
         self._known = not self._deep
 
     def note(self, metrics: Mapping[str, Any]) -> None:
         """Take in figures; those of steps before the deepest layer are left out."""
-        deep = self._course.targets_in(metrics) == self._course.deepest
+        deep = self._lines.targets_in(metrics) == self._lines.deepest
         if deep and self._deep:
             self._speeds.append(metrics["images_per_second"])
         self._deep = deep
@@ -47,16 +47,10 @@ class Pace:
         return f"about {share:.0%} of training, against its own pace at the last layer"
 
 
-def course(start: RunStart) -> Course:
-    """What lines need to know of a run."""
-    layers = {name: facts.layers for name, facts in start.teachers.items()}
-    return Course(start.total_steps, layers, start.deepest, start.thresholds)
-
-
 def closing_line(report: RunReport) -> str:
     """All in one line."""
-    told = [report.status, evaluation(report.accuracy), f"{report.flops['saved']:.1%} of FLOPs saved"]
-    return f"{report.name}: {', '.join(filter(None, told))}, results in {report.folder}"
+    parts = [report.status, accuracy_text(report.accuracy), f"{report.flops['saved']:.1%} of FLOPs saved"]
+    return f"{report.name}: {', '.join(filter(None, parts))}, results in {report.folder}"
 
 
 def summary(report: RunReport, time_saved: str) -> Table:
@@ -64,18 +58,18 @@ def summary(report: RunReport, time_saved: str) -> Table:
 
     Args:
         report: The run.
-        time_saved: What is said of that, empty for nothing.
+        time_saved: A phrase on that; empty for no such row.
     """
     table = Table(title=f"{report.name}: {report.status}", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, label in ACCURACIES.items():
+    for name, label in ACCURACY_LABELS.items():
         if name in report.accuracy:
             table.add_row(label, f"[bold]{report.accuracy[name]:.2%}[/]{_of_teachers(report, name)}")
     for key in (key for key in report.accuracy if key.startswith("medium_map/")):
         hard = report.accuracy.get(key.replace("medium", "hard"), math.nan)
-        told = f"medium {report.accuracy[key]:.2%}, hard {hard:.2%}"
-        table.add_row(f"mAP on {escape(key.partition('/')[2])}", told)
+        precisions = f"medium {report.accuracy[key]:.2%}, hard {hard:.2%}"
+        table.add_row(f"mAP on {escape(key.partition('/')[2])}", precisions)
     for row in _cost(report):
         table.add_row(*row)
     if time_saved:
@@ -105,10 +99,10 @@ def _cost(report: RunReport) -> list[tuple[str, str]]:
 
 def _of_teachers(report: RunReport, figure: str) -> str:
     """``  (teacher 98.61%)``, by name where there are several."""
-    found = []
+    shares = []
     for name in report.teachers:
         label = name if len(report.teachers) > 1 else "teacher"
         key = figure_name(f"teacher_{figure}", name, report.teachers)
         if key in report.accuracy:
-            found.append(f"{escape(label)} {report.accuracy[key]:.2%}")
-    return f"  ({', '.join(found)})" if found else ""
+            shares.append(f"{escape(label)} {report.accuracy[key]:.2%}")
+    return f"  ({', '.join(shares)})" if shares else ""

@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: what was asked for, the models, progress, and a summary at the end."""
+"""What a run shows in the terminal: its arguments, the models, progress, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from leapcore.listeners.closing import Pace, closing_line, course, summary
+from leapcore.listeners.closing import Pace, closing_line, summary
 from leapcore.listeners.eta import EtaColumn
 from leapcore.listeners.loading import Loading, say
 from leapcore.listeners.opening import arguments, differences, models
 from leapcore.plugins.events import RunReport, RunStart, TargetChange
 from leapcore.plugins.hooks import hookimpl
-from leapcore.runs.lines import Course, evaluation
+from leapcore.runs.progress import ProgressLines, accuracy_text
 from leapcore.spec import Spec
 
 _PLAIN_LINES = 20  # of progress in a whole run, where there is no terminal
@@ -41,12 +41,12 @@ class ConsoleListener:
             disable=not console.is_terminal,
         )
         self._task = TaskID(0)
-        self._course = Course()
+        self._lines = ProgressLines()
         self._targets: dict[str, int] = {}
-        self._step = self._told_at = 0
+        self._step = self._shown_at = 0
         self._figures: dict[str, Any] = {}  # the newest of each, since not all are measured in every step
         self._pace: Pace | None = None
-        self.told = False  # of a run
+        self.saw_run = False  # a finished one that nothing was left to do of, starts none
 
     def asked(self, overrides: Sequence[str], spec: Spec, folder: Path) -> None:
         """Before anything heavy is loaded: show the arguments as they were given, and what they mean."""
@@ -55,18 +55,18 @@ class ConsoleListener:
     @hookimpl
     def leapcore_stage(self, stage: str) -> None:
         """Before the first step with a clock; later only what comes after the last step is worth a line."""
-        if not self.told:
+        if not self.saw_run:
             self._loading.stage(stage)
             return
         self._progress.update(self._task, description=stage)
-        if not self._console.is_terminal and self._step in (0, self._course.total_steps):
+        if not self._console.is_terminal and self._step in (0, self._lines.total_steps):
             say(self._console, stage)
 
     @hookimpl
     def leapcore_run_started(self, start: RunStart) -> None:
         """Show what is about to happen."""
-        self.told, self._course, self._pace = True, course(start), Pace(start)
-        self._step = self._told_at = start.step
+        self.saw_run, self._lines, self._pace = True, ProgressLines.from_event(start), Pace(start)
+        self._step = self._shown_at = start.step
         if ready := self._loading.end():
             say(self._console, ready, "dim")
         self._console.print()
@@ -78,9 +78,9 @@ class ConsoleListener:
             self._console.print(f"{name}: {link}", markup=False, highlight=False, soft_wrap=True)
         if start.step:
             self._targets = dict(start.targets)
-            self._say(f"goes on after step {start.step:,}, {self._course.targets(self._targets)}")
+            self._say(f"goes on after step {start.step:,}, {self._lines.targets(self._targets)}")
         self._task = self._progress.add_task(
-            self._course.targets(self._targets) if start.step else "starting",
+            self._lines.targets(self._targets) if start.step else "starting",
             total=start.total_steps,
             completed=start.step,
             figures="",
@@ -92,32 +92,32 @@ class ConsoleListener:
     def leapcore_target_changed(self, event: TargetChange) -> None:
         """A line per change of target."""
         self._targets[event.teacher] = event.target
-        self._progress.update(self._task, description=self._course.targets(self._targets))
-        self._say(self._course.change(vars(event)))
-        self._told_at = event.step
+        self._progress.update(self._task, description=self._lines.targets(self._targets))
+        self._say(self._lines.change(event))
+        self._shown_at = event.step
 
     @hookimpl
     def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
         """Move the bar; without a terminal, a line now and then."""
         self._step = step
         if "loss" not in metrics:  # an evaluation's
-            self._tell_accuracy(step, metrics)
+            self._show_accuracy(step, metrics)
             return
         if self._pace:
             self._pace.note(metrics)
         self._figures |= metrics
         self._eta.note(step, metrics)
-        figures, total = self._course.figures(self._figures), self._course.total_steps
-        targets = self._course.targets(self._targets)
+        figures, total = self._lines.figures(self._figures), self._lines.total_steps
+        targets = self._lines.targets(self._targets)
         self._progress.update(self._task, completed=step, description=targets, figures=figures)
-        if not self._console.is_terminal and (step - self._told_at) * _PLAIN_LINES >= total:
-            self._told_at = step
-            say(self._console, f"{self._course.step(step)}/{total:,}  {targets}  {figures}")
+        if not self._console.is_terminal and (step - self._shown_at) * _PLAIN_LINES >= total:
+            self._shown_at = step
+            say(self._console, f"{self._lines.step(step)}/{total:,}  {targets}  {figures}")
 
-    def _tell_accuracy(self, step: int, metrics: dict[str, Any]) -> None:
+    def _show_accuracy(self, step: int, metrics: dict[str, Any]) -> None:
         """Of a student in training; the last one is in the summary."""
-        if step < self._course.total_steps and (told := evaluation(metrics)):
-            say(self._console, f"{self._course.step(step)}  {told}")
+        if step < self._lines.total_steps and (accuracy := accuracy_text(metrics)):
+            say(self._console, f"{self._lines.step(step)}  {accuracy}")
 
     @hookimpl
     def leapcore_images_skipped(self, step: int, images: dict[str, str]) -> None:
@@ -133,13 +133,13 @@ class ConsoleListener:
     @hookimpl
     def leapcore_run_finished(self, report: RunReport) -> None:
         """Show what came of it."""
-        self._progress.update(self._task, description=self._course.targets(self._targets))
+        self._progress.update(self._task, description=self._lines.targets(self._targets))
         self._progress.stop()
         self._console.print(summary(report, self._pace.saved(report) if self._pace else ""))
         self._console.print("load the student in Python:", style="dim")
-        self._tell_how_to_load(report.student)
+        self._show_how_to_load(report.student)
 
-    def _tell_how_to_load(self, student: Mapping[str, Any]) -> None:
+    def _show_how_to_load(self, student: Mapping[str, Any]) -> None:
         from leapcore.export.student import HERE, load_line_here
 
         self._console.print(student["load"], markup=False, highlight=False, soft_wrap=True)
@@ -154,7 +154,7 @@ class ConsoleListener:
 
 
 class QuietListener:
-    """Tells of nothing but the end.
+    """Shows nothing but the end.
 
     Args:
         console: Where to write.
@@ -162,12 +162,12 @@ class QuietListener:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self.told = False
+        self.saw_run = False
 
     @hookimpl
     def leapcore_run_finished(self, report: RunReport) -> None:
         """The closing line."""
-        self.told = True
+        self.saw_run = True
         self._console.print(closing_line(report), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from leapcore.core.forecast import StepTimes
 from leapcore.plugins.events import RunStart, figure_name
-from leapcore.runs.lines import clock
+from leapcore.runs.progress import clock
 
 
 class EtaColumn(ProgressColumn):
@@ -28,7 +28,7 @@ class EtaColumn(ProgressColumn):
         self._times = StepTimes()
         self._reports = 0
         self._step, self._trained = 0, 0.0  # finished steps, and their seconds since the start
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
         self._left = math.nan
 
     def start(self, run: RunStart) -> None:
@@ -46,14 +46,14 @@ class EtaColumn(ProgressColumn):
         targets = {name: metrics[figure_name("target_layer", name, teachers)] - 1 for name in teachers}
         steps, seconds = step - self._step, self._run.spec.train.batch_size / metrics["images_per_second"]
         self._times.note(forecast.cost(targets), steps, seconds * steps)
-        self._step, self._trained, self._told = step, self._trained + seconds * steps, time.monotonic()
-        besides = max(0.0, self._told - self._began - self._trained) / max(1, step - self._run.step)
+        self._step, self._trained, self._reported = step, self._trained + seconds * steps, time.monotonic()
+        besides = max(0.0, self._reported - self._began - self._trained) / max(1, step - self._run.step)
         self._left = sum(count * (self._times.of(cost) + besides) for count, cost in forecast.left(step))
 
     def render(self, task: Task) -> Text:
         """``ETA 0:01:40``, counted down between two reports; at the end ``took 0:03:20``."""
         if task.finished:
             return Text(f"took {clock(task.finished_time or 0.0)}", style="progress.elapsed")
-        left = self._left - (time.monotonic() - self._told)
-        told = "-:--:--" if math.isnan(left) else clock(max(0.0, left))
-        return Text(f"ETA {told}", style="progress.remaining")
+        left = self._left - (time.monotonic() - self._reported)
+        text = "-:--:--" if math.isnan(left) else clock(max(0.0, left))
+        return Text(f"ETA {text}", style="progress.remaining")

@@ -1,4 +1,4 @@
-"""What a run tells, in files that its resumption and its report read: JSON lines, and a log."""
+"""A run's events in files, which its resumption and its report read: JSON lines, and a log."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from leapcore.plugins.events import CkaMap, RunStart, TargetChange
 from leapcore.plugins.hooks import hookimpl
 from leapcore.runs.names import CKA_MAPS, METRICS, SKIPPED, START
 
-# In spec.yaml; known to who reads; good for this process alone; told by listeners that come later.
-_NOT_TOLD = ("spec", "folder", "forecast", "links")
+# In spec.yaml; known to who reads; good for this process alone; set by listeners that come later.
+_LEFT_OUT = ("spec", "folder", "forecast", "links")
 
 
 class StartFile:
@@ -26,15 +26,15 @@ class StartFile:
     def leapcore_run_started(self, start: RunStart) -> None:
         """Write it, whole or not at all; a run that goes on writes it anew."""
         spec = start.spec
-        told = {
+        content = {
             "name": spec.name,
             "batch_size": spec.train.batch_size,
             "thresholds": start.thresholds,
-            **{key: value for key, value in vars(start).items() if key not in _NOT_TOLD},
+            **{key: value for key, value in vars(start).items() if key not in _LEFT_OUT},
             "teachers": {name: asdict(facts) for name, facts in start.teachers.items()},
             "student": asdict(start.student),
         }
-        write_whole(self._path, json.dumps(told, indent=1) + "\n")
+        write_whole(self._path, json.dumps(content, indent=1) + "\n")
 
 
 class SkippedLog:
@@ -79,8 +79,8 @@ class CkaMapLines:
     @hookimpl
     def leapcore_cka_map(self, step: int, maps: list[CkaMap]) -> None:
         """Add the maps."""
-        for found in maps:
-            _append(self._path, {"step": step, **asdict(found)})
+        for cka in maps:
+            _append(self._path, {"step": step, **asdict(cka)})
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-_TOLD = 2  # of the stages that took longest
+_LONGEST = 2  # stages that are named at the end
 
 
 class Loading:
@@ -45,16 +45,16 @@ class Loading:
         """The first step is next.
 
         Returns:
-            What took how long; empty where no stage was told of.
+            What took how long; empty where there was no stage.
         """
         self.close()
         if not self._times:
             return ""
         ends = [began for _, began in self._times[1:]] + [time.monotonic()]
         took = [(name, end - began) for (name, began), end in zip(self._times, ends, strict=True)]
-        longest = sorted(took, key=lambda stage: -stage[1])[:_TOLD]
-        told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in longest)
-        return f"ready after {ends[-1] - self._times[0][1]:.1f} s ({told}, …)"
+        longest = sorted(took, key=lambda stage: -stage[1])[:_LONGEST]
+        took_longest = ", ".join(f"{name} {seconds:.1f}" for name, seconds in longest)
+        return f"ready after {ends[-1] - self._times[0][1]:.1f} s ({took_longest}, …)"
 
     def close(self) -> None:
         """Leave the terminal as it was."""

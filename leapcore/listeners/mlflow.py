@@ -46,7 +46,7 @@ class MLflow(Service):
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
-        for name in ("mlflow", "alembic"):  # which tell of every table that they make
+        for name in ("mlflow", "alembic"):  # which log every table that they make
             logging.getLogger(name).setLevel(logging.WARNING)
         self._folder = start.folder.resolve()
         client = MlflowClient(tracking_uri=self._uri)
@@ -66,7 +66,7 @@ class MLflow(Service):
 
     @hookimpl
     def leapcore_run_finished(self, report: RunReport) -> None:
-        """Add the summary's numbers as metrics, and the files that tell of the run."""
+        """Add the summary's numbers as metrics, and the files that describe the run."""
         self._status = STATUS.get(report.status, "FAILED")
         numbers = {key: value for key, value in summary(report).items() if not isinstance(value, str)}
         self._send(report.steps, numbers)
@@ -102,9 +102,9 @@ def _experiment_id(client: Any, name: str) -> str:
     try:
         return str(client.create_experiment(name))
     except MlflowException:  # it is there, perhaps since another run made it at this moment
-        if (found := client.get_experiment_by_name(name)) is None:
+        if (existing := client.get_experiment_by_name(name)) is None:
             raise
-        return str(found.experiment_id)
+        return str(existing.experiment_id)
 
 
 def _link(client: Any, run: str) -> str:

@@ -1,4 +1,4 @@
-"""What a run shows before its first step: what was asked for, and which models meet."""
+"""What a run shows before its first step: its arguments, and which models meet."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def arguments(spec: Spec, overrides: Sequence[str], folder: Path) -> Padding:
 
 
 def _arguments(spec: Spec, overrides: Sequence[str], folder: Path) -> Iterator[tuple[str, str]]:
-    for number, wanted in enumerate(overrides):
-        yield "" if number else "--set", wanted
+    for number, override in enumerate(overrides):
+        yield "" if number else "--set", override
     yield "name", spec.name
     yield "results", str(folder)
-    found = spec.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
-    found["curriculum"] = _chosen(spec.curriculum)
+    sections = spec.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    sections["curriculum"] = _chosen(spec.curriculum)
     for name, teacher in spec.teachers.items():
         if teacher.curriculum:
-            found["teachers"][name]["curriculum"] = _chosen(teacher.curriculum)
-    for section, keys in found.items():
+            sections["teachers"][name]["curriculum"] = _chosen(teacher.curriculum)
+    for section, keys in sections.items():
         yield section, ", ".join(f"{key} {_short(value)}" for key, value in flat(keys))
     yield "the rest", f"as by default; all of it in {folder / 'spec.yaml'}"
 
@@ -48,8 +48,8 @@ def _chosen(curriculum: CurriculumSpec) -> dict[str, Any]:
     """A scheduler and those of its options that differ from its own defaults."""
     model = options_model(installed_plugins().get("schedulers", curriculum.scheduler))
     usual = {name: field.default for name, field in model.model_fields.items()}
-    given = curriculum.options.items()
-    return {"scheduler": curriculum.scheduler} | {k: v for k, v in given if v != _plain(usual.get(k))}
+    options = curriculum.options.items()
+    return {"scheduler": curriculum.scheduler} | {k: v for k, v in options if v != _plain(usual.get(k))}
 
 
 def _plain(value: Any) -> Any:
@@ -69,8 +69,8 @@ def models(start: RunStart) -> Table:
     for cells in zip(*map(_column, (*start.teachers.values(), start.student)), strict=True):
         label = cells[0][0]
         values = [value for _, value in cells]
-        told = label in ("image", "tokens", "mean", "std") and len(set(values)) > 1
-        table.add_row(label, *values, style="yellow" if told else "")
+        differs = label in ("image", "tokens", "mean", "std") and len(set(values)) > 1
+        table.add_row(label, *values, style="yellow" if differs else "")
     return table
 
 
@@ -109,7 +109,7 @@ def differences(start: RunStart) -> Iterator[str]:
     if any((facts.mean, facts.std) != (student.mean, student.std) for facts in teachers):
         yield "normalisation differs: each model gets its own mean and std"
     sizes = {name: facts.image_size for name, facts in (*start.teachers.items(), ("student", student))}
-    if other := [name for name, found in sizes.items() if found != (size, size)]:
+    if other := [name for name, own in sizes.items() if own != (size, size)]:
         yield f"image sizes differ: views of {size} x {size} are resized for {', '.join(other)}"
     if any(facts.widths[1] != student.widths[1] for facts in teachers):
         yield "widths differ: linear heads project the student to the teacher's width"

@@ -33,13 +33,13 @@ class ReportPage(_InFolder):
     def leapcore_run_finished(self, report: RunReport) -> None:
         """Write the page."""
         if report.status == "failed" and place().size > 1:
-            return  # a launcher soon ends whom another process left alone: what went wrong must be said first
+            return  # a launcher soon ends whom another process left alone: first the error must be printed
         with _only_warned(self._folder / PAGE):
+            from leapcore.report.output_files import write_page
             from leapcore.report.run_report import run_document
-            from leapcore.report.writing import write_page
-            from leapcore.runs.read import Run
+            from leapcore.runs.reader import Run
 
-            write_page(run_document(Run(self._folder)), self._folder)
+            write_page(run_document(Run(self._folder)), self._folder / PAGE)
 
 
 class ModelCard(_InFolder):
@@ -50,7 +50,7 @@ class ModelCard(_InFolder):
         """Write the card."""
         with _only_warned(self._folder / STUDENT / "README.md"):
             from leapcore.export.model_card import Snapshot, write_model_card
-            from leapcore.runs.read import Run
+            from leapcore.runs.reader import Run
 
             run = Run(self._folder)
             write_model_card(run, self._folder / STUDENT, Snapshot.at_end(run))

@@ -1,4 +1,4 @@
-"""What the listeners that keep curves have in common: one name per figure, and none told twice."""
+"""What the listeners that keep curves have in common: one name per figure, and no point twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leapcore.spec.section import flat
 
 
 class Tracker(ABC):
-    """Hears a run, and keeps its figures as curves over the steps."""
+    """Keeps a run's figures as curves over the steps."""
 
     _teachers: Collection[str] = ()
     _changes: list[TargetChange]
@@ -47,10 +47,10 @@ class Tracker(ABC):
 
 
 class Service(Tracker):
-    """A tracker outside of the run's folder, which cannot take back what it was told.
+    """A tracker outside of the run's folder, which cannot take back what it was sent.
 
-    What it was told is noted in ``listeners/<name>.json`` of the run's folder. A resumed run goes on there,
-    and what it tells for the second time, since it comes from a checkpoint, is left out.
+    What it was sent is noted in ``listeners/<name>.json`` of the run's folder. A resumed run goes on there,
+    and what it would send for the second time, since it comes from a checkpoint, is left out.
 
     Attributes:
         name: How specs call it.

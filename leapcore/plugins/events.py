@@ -1,4 +1,4 @@
-"""What listeners are told: plain data, the same for the progress bar, TensorBoard and any plugin."""
+"""What listeners receive: plain data, the same for the progress bar, TensorBoard and any plugin."""
 
 from __future__ import annotations
 
@@ -92,12 +92,15 @@ class RunStart:
     @property
     def thresholds(self) -> dict[str, float | None]:
         """The alignment that each teacher's curriculum waits for, None where it waits for none."""
-        return {name: found.options.get("threshold") for name, found in self.spec.curricula.items()}
+        curricula = self.spec.curricula.items()
+        return {name: curriculum.options.get("threshold") for name, curriculum in curricula}
 
 
 @dataclass(frozen=True)
 class TargetChange:
     """The target moved; layers are counted from 1, 0 stands for "before the start".
+
+    ``metrics.jsonl`` holds it as a line whose ``event`` is ``target_changed``.
 
     Attributes:
         step: Finished steps; the next one uses the new target.
@@ -112,7 +115,7 @@ class TargetChange:
     step: int
     previous: int
     target: int
-    reason: str
+    reason: str = ""
     teacher: str = "teacher"
     alignment: float | None = None
     flops_saved: float = 0.0
@@ -122,24 +125,34 @@ class TargetChange:
 class CkaMap:
     """How alike the layers of the student and of one teacher are, at one moment.
 
+    ``cka_maps.jsonl`` holds it as a line, with its step.
+
     Attributes:
         teacher: The teacher, by its name in the spec.
         images: How many images were looked at.
         student_layers: Names of the student's layers, shallow to deep.
         teacher_layers: Names of the teacher's.
-        cka: Linear CKA by student layer, then teacher layer.
+        cka: Linear CKA by student layer, then teacher layer: (student layers, teacher layers).
+
+    Raises:
+        ValueError: ``cka`` has another shape.
     """
 
-    teacher: str
-    images: int
-    student_layers: list[str]
-    teacher_layers: list[str]
-    cka: list[list[float]]
+    teacher: str = "teacher"
+    images: int = 0
+    student_layers: list[str] = field(default_factory=list)
+    teacher_layers: list[str] = field(default_factory=list)
+    cka: list[list[float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        columns = {len(row) for row in self.cka}
+        if columns != {len(self.teacher_layers)} or len(self.cka) != len(self.student_layers):
+            raise ValueError("cka needs a row per student layer and a column per teacher layer")
 
 
 @dataclass
 class RunReport:
-    """What a run achieved, as ``summary.json`` holds it.
+    """What a run achieved. ``summary.json`` holds it; read from there, what it lacks has the default.
 
     Attributes:
         name: The run's name.
@@ -160,15 +173,15 @@ class RunReport:
         error: Why it failed; empty in a summary of an earlier leapcore.
     """
 
-    name: str
-    folder: Path
-    status: str
-    steps: int
-    accuracy: dict[str, float]
-    flops: dict[str, Any]
-    time: dict[str, float]
-    student: dict[str, Any]
-    teachers: dict[str, dict[str, Any]]
+    name: str = ""
+    folder: Path = Path()
+    status: str = ""
+    steps: int = 0
+    accuracy: dict[str, float] = field(default_factory=dict)
+    flops: dict[str, Any] = field(default_factory=dict)
+    time: dict[str, float] = field(default_factory=dict)
+    student: dict[str, Any] = field(default_factory=dict)
+    teachers: dict[str, dict[str, int]] = field(default_factory=dict)
     curriculum: list[TargetChange] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)

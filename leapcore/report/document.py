@@ -71,7 +71,7 @@ Block = Text | Table | Picture | Code
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter with its anchor."""
+    """A part of a report under a heading, with its anchor."""
 
     title: str
     blocks: list[Block]
@@ -90,7 +90,7 @@ class Document:
         title: The run's or the bench's name.
         kind: What it is a report of.
         summary: A paragraph, sentence by sentence.
-        sections: Chapters that have something to show.
+        sections: Those that have something to show.
     """
 
     title: str

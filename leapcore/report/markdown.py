@@ -18,9 +18,9 @@ def markdown(document: Document, page: str = "") -> str:
     parts = [f"# {_plain(document.title)}", _plain(" ".join(document.summary))]
     parts += [f"With drawings: [{page}]({page})"] if page else []
     for section in document.sections:
-        told = [text for block in section.blocks if (text := _block(block))]
-        if told:
-            parts += [f"## {section.title}", *told]
+        blocks = [text for block in section.blocks if (text := _block(block))]
+        if blocks:
+            parts += [f"## {section.title}", *blocks]
     return "\n\n".join(parts) + "\n"
 
 
@@ -32,11 +32,11 @@ def _block(block: Block) -> str:
     return _plain(block.text) if isinstance(block, Text) else _code(block)
 
 
-def table(told: Table) -> str:
+def table(content: Table) -> str:
     """A table with its caption as Markdown."""
-    rules = [" --- " if index < told.stubs else " ---: " for index in range(len(told.columns))]
-    lines = [_line(told.columns), f"|{'|'.join(rules)}|", *map(_line, told.rows)]
-    return "\n".join(lines) + (f"\n\n{_plain(told.caption)}" if told.caption else "")
+    rules = [" --- " if index < content.stubs else " ---: " for index in range(len(content.columns))]
+    lines = [_line(content.columns), f"|{'|'.join(rules)}|", *map(_line, content.rows)]
+    return "\n".join(lines) + (f"\n\n{_plain(content.caption)}" if content.caption else "")
 
 
 def _line(cells: list[str]) -> str:

@@ -25,19 +25,19 @@ def _rounded(share: float, form: str) -> str:
     return format(rounded, form).replace("-", "−")
 
 
-def level(found: Estimate) -> str:
+def level(share: Estimate) -> str:
     """``97.50 ± 0.31``, in %; one seed has no interval."""
-    return percent(found.mean) + _half(found)
+    return percent(share.mean) + _half(share)
 
 
-def difference(found: Estimate) -> str:
+def difference(share: Estimate) -> str:
     """``+1.20 ± 0.31``, in points, with ``≈`` where the interval holds 0."""
-    mark = " ≈" if found.verdict == "none" else ""
-    return signed(found.mean) + _half(found) + mark
+    mark = " ≈" if share.verdict == "none" else ""
+    return signed(share.mean) + _half(share) + mark
 
 
-def _half(found: Estimate) -> str:
-    return "" if math.isnan(found.half) else f" ± {100 * found.half:.2f}"
+def _half(share: Estimate) -> str:
+    return "" if math.isnan(share.half) else f" ± {100 * share.half:.2f}"
 
 
 def flops(count: float) -> str:

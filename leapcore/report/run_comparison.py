@@ -8,16 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leapcore.errors import ReportError
-from leapcore.report.bench_results import accuracy, is_bench, training_seconds
-from leapcore.report.document import Block, Document, Section, Table
-from leapcore.report.figures.curves import flops_unit, over_steps
-from leapcore.report.figures.style import Style, styles
-from leapcore.report.figures.svg import sample
-from leapcore.report.files import write_report_file
-from leapcore.report.numbers import counted, flops, percent, seconds, signed
-from leapcore.report.page import page
-from leapcore.report.settings import differences
-from leapcore.report.shared import (
+from leapcore.report.common_blocks import (
     AVERAGED,
     CURVES,
     WALK,
@@ -26,15 +17,24 @@ from leapcore.report.shared import (
     versions,
     walk_plots,
 )
-from leapcore.runs.names import METRICS, SUMMARY, is_run
-from leapcore.runs.read import Run
+from leapcore.report.document import Block, Document, Section, Table
+from leapcore.report.figures.curves import flops_unit, over_steps
+from leapcore.report.figures.style import Style, styles
+from leapcore.report.figures.svg import sample
+from leapcore.report.measures import accuracy, saved_flops, spent_flops, training_seconds
+from leapcore.report.numbers import counted, flops, percent, seconds, signed
+from leapcore.report.output_files import write_page
+from leapcore.report.settings import differences
+from leapcore.runs.names import METRICS, SUMMARY, is_bench, is_run
+from leapcore.runs.reader import Run
+from leapcore.runs.state import State
 
 _CAPTION = (
     "In brackets the difference to the first run: of accuracies in points, of FLOPs and time in % of the "
     "first run's. Only finished runs are compared. FLOPs are those of training, 2 per multiply-add; saved is "
     "against the teacher's last layer throughout. Time is that of training."
 )
-_UNTOLD = "Runs of earlier versions did not note their FLOPs and are missing over these."
+_WITHOUT_FLOPS = "Runs of earlier versions did not note their FLOPs and are missing over these."
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Comparison:
         return next(iter(self.runs.values()))
 
     def marked(self, name: str) -> str:
-        """A run's name, with its status where it is not finished."""
-        run = self.runs[name]
-        return name if run.status == "finished" else f"{name} ({run.status})"
+        """A run's name, with its state where it is not finished."""
+        state = self.runs[name].state
+        return name if state is State.FINISHED else f"{name} ({state})"
 
     def table(self) -> Table:
         """A row per run."""
@@ -63,7 +63,7 @@ class Comparison:
         return Table(columns, [self._row(name) for name in self.runs], _CAPTION, stubs=2)
 
     def _row(self, name: str) -> list[str]:
-        run, saved = self.runs[name], self.runs[name].summary.flops.saved
+        run = self.runs[name]
         accuracies = [
             percent(read(run)) + self._against(run, read, lambda own, first: signed(own - first))
             for read in (accuracy("knn"), accuracy("linear"))
@@ -72,14 +72,16 @@ class Comparison:
             write(read(run)) + self._against(run, read, lambda own, first: f"{signed(own / first - 1, 1)} %")
             for read, write in ((_spent, flops), (training_seconds, seconds))
         ]
-        return [name, run.status, f"{run.steps:,}", *accuracies, costs[0], percent(saved, 1), costs[1]]
+        saved = percent(saved_flops(run), 1)
+        return [name, run.state, f"{run.steps:,}", *accuracies, costs[0], saved, costs[1]]
 
-    def _against(self, run: Run, read: Callable[[Run], float], told: Callable[[float, float], str]) -> str:
+    def _against(self, run: Run, read: Callable[[Run], float], write: Callable[[float, float], str]) -> str:
+        """What a figure is against the first run's, in brackets; empty where they cannot be compared."""
         own, first = read(run), read(self.first)
-        finished = run.status == self.first.status == "finished"
+        finished = run.state is self.first.state is State.FINISHED
         if run is self.first or not finished or math.isnan(own) or math.isnan(first):
             return ""
-        return f" ({told(own, first)})"
+        return f" ({write(own, first)})"
 
     def settings(self) -> list[Table]:
         """The settings in which the runs differ; none if they do not."""
@@ -97,7 +99,7 @@ class Comparison:
             Section("Ways through the teachers", self._walks(looks, legend)),
             Section("Versions and machines", [*versions(self.runs.values())]),
         ]
-        finished = sum(run.status == "finished" for run in self.runs.values())
+        finished = sum(run.state is State.FINISHED for run in self.runs.values())
         summary = [f"{counted(len(self.runs), 'run')}, {finished} of them finished."]
         return Document(", ".join(self.runs), "comparison", summary, [s for s in sections if s.blocks])
 
@@ -128,7 +130,7 @@ class Comparison:
 def _spent(run: Run) -> float:
     """FLOPs of training, of an unfinished run until its last report."""
     _, spent = run.curve("flops_spent")
-    return run.summary.flops.spent if run.summary.status or not spent else spent[-1]
+    return spent_flops(run) if run.summary.status or not spent else spent[-1]
 
 
 def _learning_curves(runs: Sequence[tuple[Run, Style]], legend: list[tuple[str, str]]) -> list[Block]:
@@ -140,11 +142,11 @@ def _learning_curves(runs: Sequence[tuple[Run, Style]], legend: list[tuple[str, 
         over_steps("over steps", learning_plots(runs)),
         over_steps("over the FLOPs of training", over_flops, f"training FLOPs spent, {name}"),
     ]
-    caption = f"{CURVES} {AVERAGED}" + (f" {_UNTOLD}" if len(known) < len(runs) else "")
+    caption = f"{CURVES} {AVERAGED}" + (f" {_WITHOUT_FLOPS}" if len(known) < len(runs) else "")
     return [*small_multiples(caption, panels, legend, wide=26)]
 
 
-def compared(folders: Sequence[Path]) -> Comparison:
+def read_comparison(folders: Sequence[Path]) -> Comparison:
     """Read runs to compare them.
 
     Raises:
@@ -179,19 +181,19 @@ def _require_run(folder: Path) -> None:
 def _names(folders: Sequence[Path]) -> list[str]:
     """As few of the last parts of each path as no other one ends with."""
     parts = [folder.resolve().parts for folder in folders]
-    return ["/".join(own[-_telling(own, parts) :]) for own in parts]
+    return ["/".join(own[-_parts_needed(own, parts) :]) for own in parts]
 
 
-def _telling(own: tuple[str, ...], all_parts: Sequence[tuple[str, ...]]) -> int:
-    """How many parts that takes."""
+def _parts_needed(own: tuple[str, ...], all_parts: Sequence[tuple[str, ...]]) -> int:
+    """How many of its last parts no other path ends with."""
     counts = range(1, len(own) + 1)
     return next(count for count in counts if sum(one[-count:] == own[-count:] for one in all_parts) == 1)
 
 
-def write_comparison(found: Comparison, output: Path) -> Path:
+def write_comparison(comparison: Comparison, output: Path) -> Path:
     """Write the page; an earlier one is replaced.
 
     Raises:
         ReportError: It cannot be written.
     """
-    return write_report_file(output, page(found.document()).encode())
+    return write_page(comparison.document(), output)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
-from leapcore.report.document import Block, Code, Document, Section, Table
-from leapcore.report.figures.curves import Line, Plot, over_steps
-from leapcore.report.figures.style import INK, Style
-from leapcore.report.numbers import NOTHING, counted, flops, percent, seconds
-from leapcore.report.shared import (
+from leapcore.report.common_blocks import (
     AVERAGED,
     CURVES,
     WALK,
@@ -20,16 +17,36 @@ from leapcore.report.shared import (
     versions,
     walk_plots,
 )
-from leapcore.runs.read import Run
+from leapcore.report.document import Block, Code, Document, Section, Table
+from leapcore.report.figures.curves import Line, Plot, over_steps
+from leapcore.report.figures.style import INK, Style
+from leapcore.report.numbers import NOTHING, counted, flops, percent, seconds
+from leapcore.report.output_files import WrittenReport, write_report
+from leapcore.runs.reader import Run
+from leapcore.runs.state import State
 
 _STYLE = Style("#0072B2", "-", "o")
-_ENDED = {"finished": "finished", "failed": "failed", "interrupted": "was interrupted"}
+_ENDED = {
+    State.FINISHED: "finished",
+    State.FAILED: "failed",
+    State.INTERRUPTED: "was interrupted",
+    State.DEAD: "died",
+}
 _LABELS = {
     "knn": "kNN",
     "linear": "linear probe",
     "linear_best": "linear probe, best epoch",
     "linear_top5": "linear probe, top-5",
 }
+
+
+def write_run_report(folder: Path) -> WrittenReport:
+    """Write ``report.html`` and ``report.md`` of a run, finished or not.
+
+    Raises:
+        ReportError: The folder cannot be written.
+    """
+    return write_report(run_document(Run(folder)), folder)
 
 
 def run_document(run: Run) -> Document:
@@ -47,50 +64,53 @@ def run_document(run: Run) -> Document:
 
 
 def _summary(run: Run) -> list[str]:
-    told = run.summary
-    ended = f"The run {_ENDED.get(run.status, f'is {run.status}')} after {counted(run.steps, 'step')}"
-    said = [f"{ended}: {told.error}." if told.error else f"{ended}."]
-    if not math.isnan(told.flops.saved):
-        said.append(
-            f"Training took {flops(told.flops.spent)} FLOPs, {percent(told.flops.saved, 1)} % fewer than "
+    ended = f"The run {_ENDED.get(run.state, f'is {run.state}')} after {counted(run.steps, 'step')}"
+    sentences = [f"{ended}: {run.error}." if run.error else f"{ended}."]
+    spent, saved = run.summary.flops["spent"], run.summary.flops["saved"]
+    if not math.isnan(saved):
+        sentences.append(
+            f"Training took {flops(spent)} FLOPs, {percent(saved, 1)} % fewer than "
             "with the teacher's last layer throughout (2 FLOPs per multiply-add; evaluation is not included)."
         )
     if run.changes:
         advances = sum(change.previous > 0 for change in run.changes)
-        said.append(f"Its target moved {counted(advances, 'time')} and is layer {run.changes[-1].target}.")
-    if run.status != "finished":
-        said.append("Final figures are missing until it finishes.")
-    return said
+        sentences.append(
+            f"Its target moved {counted(advances, 'time')} and is layer {run.changes[-1].target}."
+        )
+    if run.state is not State.FINISHED:
+        sentences.append("Final figures are missing until it finishes.")
+    return sentences
 
 
 def _result(run: Run) -> list[Block]:
     return [table for table in (accuracy_table(run.summary.accuracy), _costs(run)) if table.rows]
 
 
-def accuracy_table(told: Mapping[str, float]) -> Table:
+def accuracy_table(shares: Mapping[str, float]) -> Table:
     """Accuracies of a student beside its teachers', which are named ``teacher_…``."""
-    names = [name for name in told if not name.startswith("teacher_")]
-    rows = [[_LABELS.get(name, name), percent(told[name]), _of_teacher(told, name)] for name in names]
+    names = [name for name in shares if not name.startswith("teacher_")]
+    rows = [[_LABELS.get(name, name), percent(shares[name]), _of_teacher(shares, name)] for name in names]
     caption = (
         "Shares of the validation images, or mean average precision, in %. The teacher is evaluated likewise."
     )
     return Table(["accuracy", "student, %", "teacher, %"], rows, caption)
 
 
-def _of_teacher(told: Mapping[str, float], name: str) -> str:
+def _of_teacher(shares: Mapping[str, float], name: str) -> str:
     """The teacher's accuracy; of several teachers each with its name."""
-    found = [key for key in told if key.partition("/")[0] == f"teacher_{name}" or key == f"teacher_{name}"]
-    named = [f"{key.partition('/')[2]} {percent(told[key])}".strip() for key in found]
+    key = f"teacher_{name}"
+    keys = [one for one in shares if key in (one, one.partition("/")[0])]
+    named = [f"{one.partition('/')[2]} {percent(shares[one])}".strip() for one in keys]
     return ", ".join(named) or NOTHING
 
 
 def _costs(run: Run) -> Table:
-    told, time = run.summary.flops, run.summary.time
-    rows = [[f"FLOPs: {part}", flops(count)] for part, count in told.spent_by_part.items()]
-    if not math.isnan(told.spent):
-        rows.append(["FLOPs spent", flops(told.spent)])
-        rows.append(["FLOPs at the last layer throughout", flops(told.baseline)])
-        rows.append(["FLOPs saved", f"{percent(told.saved, 1)} %"])
+    totals, time = run.summary.flops, run.summary.time
+    rows = [[f"FLOPs: {part}", flops(count)] for part, count in totals["spent_by_part"].items()]
+    if not math.isnan(totals["spent"]):
+        rows.append(["FLOPs spent", flops(totals["spent"])])
+        rows.append(["FLOPs at the last layer throughout", flops(totals["baseline"])])
+        rows.append(["FLOPs saved", f"{percent(totals['saved'], 1)} %"])
     labels = {"seconds": "whole run", "training_seconds": "training"}
     rows += [[f"time: {label}", seconds(time[key])] for key, label in labels.items() if key in time]
     if "parameters" in run.summary.student:

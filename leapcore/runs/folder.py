@@ -11,7 +11,7 @@ from pathlib import Path
 from leapcore.checkpoints.files import Checkpoint, Checkpoints
 from leapcore.errors import CheckpointError, OutputError
 from leapcore.files import remove_partial, write_whole
-from leapcore.plugins.events import RunReport, TargetChange
+from leapcore.plugins.events import RunReport
 from leapcore.runs.lock import FolderLock
 from leapcore.runs.names import (
     BEGUN,
@@ -25,9 +25,10 @@ from leapcore.runs.names import (
     SPEC,
     STUDENT,
     SUMMARY,
-    status,
 )
-from leapcore.runs.results import came_before, delete_results, move_results, step_of_skipped
+from leapcore.runs.reader import Run
+from leapcore.runs.result_files import came_before, delete_results, move_results, step_of_skipped
+from leapcore.runs.state import State
 from leapcore.spec import Spec
 
 
@@ -39,6 +40,8 @@ class RunFolder:
         overwrite: Replace the results of an earlier run.
         resume: Go on with that run: ``"latest"`` or a checkpoint's name; ``"auto"`` starts anew where there
             is no checkpoint.
+        writes: Whether this process writes. Of several, the first one does it for all; in the others, nothing
+            is locked, read or changed.
 
     Attributes:
         resumes: Name of the checkpoint to go on from, None for a new run.
@@ -48,10 +51,15 @@ class RunFolder:
         CheckpointError: There is nothing to go on from.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False, resume: str | None = None) -> None:
+    def __init__(
+        self, path: Path, *, overwrite: bool = False, resume: str | None = None, writes: bool = True
+    ) -> None:
         self.path = path
         self.checkpoints = Checkpoints(path / CHECKPOINTS)
         self.resumes: str | None = None
+        self._writes = writes
+        if not writes:
+            return
         if path.exists() and not path.is_dir():
             raise OutputError(f"output '{path}' is a file", "Name a folder with --output.")
         try:
@@ -71,18 +79,19 @@ class RunFolder:
         if resume is not None and (latest or resume != "auto"):
             self.resumes = self._known(latest if resume in ("auto", "latest") else resume)
             return
-        found = {item.name for item in self.path.iterdir()} - {LOCK}
-        if not found:
+        if not {item.name for item in self.path.iterdir()} - {LOCK}:
             return
         if not all((self.path / name).exists() for name in BEGUN):
             raise OutputError(
                 f"output folder '{self.path}' holds other files, not a run",
                 "Name another folder with --output.",
             )
-        if not overwrite and (resume != "auto" or self.status == "finished"):
+        state = Run(self.path).state
+        if not overwrite and (resume != "auto" or state is State.FINISHED):
+            article = "an" if state is State.INTERRUPTED else "a"
             on = "Go on with it with --resume, replace" if latest else "Replace"
             raise OutputError(
-                f"output folder '{self.path}' already holds {self._described()}",
+                f"output folder '{self.path}' already holds {article} {state} run",
                 f"{on} it with --overwrite, or keep both with --output DIR.",
             )
 
@@ -101,15 +110,16 @@ class RunFolder:
     def _known(self, name: str | None) -> str:
         if name in (names := self.checkpoints.names()):
             return name
-        wanted = f"no checkpoint '{name}'" if name else "no checkpoint"
+        checkpoint = f"checkpoint '{name}'" if name else "checkpoint"
         raise CheckpointError(
-            f"there is {wanted} in '{self.path}' to go on from",
+            f"there is no {checkpoint} in '{self.path}' to go on from",
             f"There are: {', '.join(names)}." if names else "Start the run without --resume.",
         )
 
     def close(self) -> None:
         """Let others in."""
-        self._lock.release()
+        if self._writes:
+            self._lock.release()
 
     @property
     def student(self) -> Path:
@@ -132,11 +142,13 @@ class RunFolder:
             step: The checkpoint's.
             trained: Whether it was the last one, so that final evaluations came after it.
         """
+        if not self._writes:
+            return
         try:
             self.checkpoints.clean()
             if self.resumes:
                 self.checkpoints.point_at(self.resumes)
-                for name in (SUMMARY, *REPORTS):  # they tell of an earlier end
+                for name in (SUMMARY, *REPORTS):  # of an earlier end
                     (self.path / name).unlink(missing_ok=True)
                 for name in (METRICS, CKA_MAPS):
                     self._cut(name, lambda line: came_before(line, step, trained=trained))
@@ -173,13 +185,13 @@ class RunFolder:
 
     def settle(self) -> None:
         """The run has taken its first step: it replaces the earlier one."""
-        if self._aside.exists():
+        if self._writes and self._aside.exists():
             self._aside.rename(self._dropped)
             shutil.rmtree(self._dropped, ignore_errors=True)
 
     def abandon(self) -> None:
         """The run failed before its first step: leave everything as it was before :meth:`open`."""
-        if self.resumes:
+        if self.resumes or not self._writes:
             return
         delete_results(self.path)
         if self._aside.exists():
@@ -200,6 +212,8 @@ class RunFolder:
         Args:
             export: Writes it into the folder that it is given.
         """
+        if not self._writes:
+            return
         partial = self.path / f".{STUDENT}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -212,67 +226,18 @@ class RunFolder:
 
     def write_summary(self, report: RunReport) -> None:
         """Write ``summary.json``, whole or not at all."""
-        text = json.dumps(asdict(report) | {"folder": str(report.folder)}, indent=2, default=str)
-        self._write_whole(SUMMARY, text + "\n")
+        if self._writes:
+            text = json.dumps(asdict(report) | {"folder": str(report.folder)}, indent=2, default=str)
+            self._write_whole(SUMMARY, text + "\n")
 
     def report(self) -> RunReport:
         """What the finished run in here achieved."""
-        told = json.loads((self.path / SUMMARY).read_text())
-        changes = [TargetChange(**change) for change in told.pop("curriculum")]
-        return RunReport(**(told | {"folder": self.path, "curriculum": changes}))
+        return Run(self.path).summary
 
     def is_finished(self, spec: Spec) -> bool:
-        """Whether the run in here is finished, and was this one."""
-        try:
-            return self.status == "finished" and (self.path / SPEC).read_text() == spec.to_yaml()
-        except OSError:
-            return False
-
-    @property
-    def status(self) -> str:
-        """How the run in here ended, as its summary says."""
-        return status(self.path)
-
-    def _described(self) -> str:
-        return f"{'an' if self.status[0] in 'aeiou' else 'a'} {self.status} run"
-
-
-class Elsewhere:
-    """Stands for the folder where the first of several processes writes and this one does not.
-
-    Args:
-        path: The folder.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.checkpoints = Checkpoints(path / CHECKPOINTS)
-        self.student = path / STUDENT
-
-    def is_finished(self, spec: Spec) -> bool:
-        """The first process knows."""
-        return False
-
-    def saved(self) -> None:
-        """The first process reads it."""
-
-    def open(self, spec: Spec, step: int = 0, *, trained: bool = False) -> None:
-        """The first process does."""
-
-    def settle(self) -> None:
-        """The first process does."""
-
-    def abandon(self) -> None:
-        """The first process does."""
-
-    def close(self) -> None:
-        """The first process does."""
-
-    def write_student(self, export: Callable[[Path], None]) -> None:
-        """The first process does."""
-
-    def write_summary(self, report: RunReport) -> None:
-        """The first process does."""
+        """Whether the run in here is finished, and was this one; the process that writes knows."""
+        run = Run(self.path)
+        return self._writes and run.state is State.FINISHED and run.spec == spec.to_yaml()
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:

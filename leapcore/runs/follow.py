@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from leapcore.runs.files import parsed
+from leapcore.runs.json_files import parse_json_object
 
 
 class GrowingLines:
@@ -33,7 +33,7 @@ class GrowingLines:
         whole = self._file.read().rpartition(b"\n")
         self._done += len(whole[0]) + len(whole[1])
         lines = whole[0].decode(errors="replace").splitlines()
-        return [found for line in lines if (found := parsed(line)) is not None]
+        return [content for line in lines if (content := parse_json_object(line)) is not None]
 
     def _open(self) -> None:
         """Open the file, or the one that took its place."""

@@ -18,35 +18,40 @@ from leapcore.runs.names import LOCK
 logger = logging.getLogger(__name__)
 
 _FLOCK = "hhqqi"  # Linux's struct flock: type, whence, start, length, process
+_own: set[Path] = set()  # the locks that this process holds; if it closed their files, it would lose them
 
 
-def holder(folder: Path, *, unsure: bool = True) -> str:
-    """Who holds a folder's lock, such as ``process 7 on node03``; empty where nobody does.
+def holder(folder: Path, *, trust_file: bool = True) -> str:
+    """Which other process holds a folder's lock, such as ``process 7 on node03``; empty where none does.
 
-    Whoever asks gets in nobody's way. The process that holds the lock must not ask: it would lose it.
+    Whoever asks gets in nobody's way.
 
     Args:
         folder: The folder.
-        unsure: On a file system without locks: whether whoever left the file is taken to be alive.
+        trust_file: On a file system without locks: whether whoever left the file is taken to be alive.
     """
+    path = folder / LOCK
+    if path.resolve() in _own:
+        return ""
     try:
-        with (folder / LOCK).open() as file:
-            return (file.read().strip() or "another process") if _is_held(file, unsure) else ""
+        with path.open() as file:
+            return (file.read().strip() or "another process") if _is_held(file, trust_file) else ""
     except OSError:
         return ""
 
 
-def _is_held(file: TextIO, unsure: bool) -> bool:
+def _is_held(file: TextIO, trust_file: bool) -> bool:
     try:
         if not sys.platform.startswith("linux"):  # whose struct is another
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
-        found = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = fcntl.fcntl(file, fcntl.F_GETLK, asked)
     except (BlockingIOError, PermissionError):
         return True
     except OSError:  # a file system without locks
-        return unsure
-    return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+        return trust_file
+    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
 
 
 class FolderLock:
@@ -76,6 +81,7 @@ class FolderLock:
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._file.flush()
+        _own.add(self._path.resolve())
 
     def _take(self) -> None:
         try:
@@ -100,6 +106,7 @@ class FolderLock:
 
     def release(self) -> None:
         """Let others in; folders that were made for this and are still empty are not left behind."""
+        _own.discard(self._path.resolve())
         self._path.unlink(missing_ok=True)
         with suppress(OSError):  # which the first that is not empty raises
             for folder in self._made:

@@ -1,8 +1,7 @@
-"""The files of a run: their names, which folders are runs', and how those ended."""
+"""The files of a run and of a benchmark: their names, and which folders are a run's or a benchmark's."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 # All that a run writes. Nothing else is ever deleted.
@@ -17,16 +16,14 @@ FOLDERS = (TENSORBOARD, LISTENERS, STUDENT, CHECKPOINTS, EXPORTS)
 LOCK = ".lock"
 BEGUN = (SPEC, METRICS)  # both are there from the first step on
 
+MATRIX = "matrix.json"  # makes a folder a benchmark's
+
 
 def is_run(folder: Path) -> bool:
     """Whether a run wrote or writes in a folder; a spec alone may be the user's own."""
     return any((folder / name).is_file() for name in (METRICS, SUMMARY, LOCK))
 
 
-def status(folder: Path) -> str:
-    """How the run in a folder ended, as its summary says; ``"unfinished"`` where there is none."""
-    try:
-        found = json.loads((folder / SUMMARY).read_text())["status"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unfinished"
-    return str(found) or "unfinished"
+def is_bench(folder: Path) -> bool:
+    """Whether a folder is a benchmark's."""
+    return (folder / MATRIX).is_file()

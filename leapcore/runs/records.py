@@ -1,24 +1,37 @@
-"""What was read from a file, as a record with types."""
+"""Records with types, made of what a file holds."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
-
-class Record(BaseModel):
-    """Something that was read: keys that are not known here are left out."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
+T = TypeVar("T")
 
 
-AnyRecord = TypeVar("AnyRecord", bound=Record)
+def as_record(kind: type[T], content: dict[str, Any] | None) -> T | None:
+    """An object as a dataclass, None where it is not one.
 
+    Keys that the class does not know are left out; those that are missing take its defaults.
 
-def as_record(kind: type[AnyRecord], found: dict[str, Any] | None) -> AnyRecord | None:
-    """An object as a record, None where it is not one."""
+    Args:
+        kind: The dataclass.
+        content: What a file holds; None where it holds nothing.
+    """
+    from pydantic import ValidationError
+
+    hashable: Any = kind  # which mypy does not see in a type variable
+    adapter: TypeAdapter[T] = _adapter(hashable)
     try:
-        return None if found is None else kind.model_validate(found)
+        return None if content is None else adapter.validate_python(content)
     except ValidationError:
         return None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

@@ -20,7 +20,7 @@ from leapcore.export.model_card import Snapshot, write_model_card
 from leapcore.export.student import export_student, load_line, load_line_here
 from leapcore.models.build import backbone_of
 from leapcore.runs.names import CHECKPOINTS, EXPORTS, STUDENT, is_run
-from leapcore.runs.read import Flops, Run
+from leapcore.runs.reader import Run
 from leapcore.spec import BackboneSpec
 from leapcore.tools.resolve import resolve_model
 
@@ -131,7 +131,7 @@ def _from_checkpoint(checkpoint: Checkpoint, run: Run) -> _Student:
     snapshot = Snapshot(
         step=step,
         accuracy=run.accuracy_at(step),
-        flops=Flops(spent=ledger.spent, baseline=ledger.baseline, saved=ledger.saved),
+        flops={"spent": ledger.spent, "baseline": ledger.baseline, "saved": ledger.saved},
         training_seconds=state["seconds"],
         parameters=sum(parameter.numel() for parameter in provider.parameters()),
     )

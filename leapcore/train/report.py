@@ -8,7 +8,7 @@ import time
 from leapcore.errors import Interrupted, LeapcoreError, Terminated, describe_error
 from leapcore.export.student import load_line
 from leapcore.plugins.events import RunReport, RunStart
-from leapcore.runs.folder import Elsewhere, RunFolder
+from leapcore.runs.folder import RunFolder
 from leapcore.train.loop import Loop
 from leapcore.train.machine import machine
 
@@ -20,7 +20,7 @@ def ended_by(error: BaseException) -> tuple[str, str]:
     return "failed", error.cause if isinstance(error, LeapcoreError) else describe_error(error)
 
 
-def stop_error(loop: Loop, folder: RunFolder | Elsewhere, problem: str) -> Interrupted:
+def stop_error(loop: Loop, folder: RunFolder, problem: str) -> Interrupted:
     """The error of a run that was stopped: what was done, where it is, and how to go on.
 
     Args:
@@ -51,7 +51,7 @@ def position(loop: Loop) -> str:
     return f"after {loop.step} steps (batch of {loop.parts.spec.train.batch_size}, target layer {layers})"
 
 
-def run_start(loop: Loop, folder: RunFolder | Elsewhere) -> RunStart:
+def run_start(loop: Loop, folder: RunFolder) -> RunStart:
     """What is known before the first step."""
     parts = loop.parts
     return RunStart(
@@ -71,7 +71,7 @@ def run_start(loop: Loop, folder: RunFolder | Elsewhere) -> RunStart:
     )
 
 
-def run_report(loop: Loop, folder: RunFolder | Elsewhere, status: str, error: str) -> RunReport:
+def run_report(loop: Loop, folder: RunFolder, status: str, error: str) -> RunReport:
     """What was achieved so far, before the last evaluations.
 
     Args:

@@ -14,11 +14,11 @@ from leapcore.core.duration import Duration
 from leapcore.distributed.ranks import Ranks, join
 from leapcore.errors import shared
 from leapcore.export.student import export_student
-from leapcore.listeners.attach import heard, kept, shown
+from leapcore.listeners.attach import attached, file_listeners, screen_listeners
 from leapcore.listeners.chosen import chosen_listeners
 from leapcore.plugins.dispatch import Events
 from leapcore.plugins.events import RunReport
-from leapcore.runs.folder import Elsewhere, RunFolder
+from leapcore.runs.folder import RunFolder
 from leapcore.spec import Spec
 from leapcore.spec.file import load_spec, log_warnings
 from leapcore.train.build import build
@@ -75,13 +75,13 @@ def run(
     """
     started, spec, ranks = time.perf_counter(), load_spec(spec), join()
     path = Path(output or Path("runs") / spec.name)
-    with heard([*listeners, *shown(progress)], tells=ranks.is_first) as events:
+    with attached([*listeners, *screen_listeners(progress)], active=ranks.is_first) as events:
         folder = ranks.on_all(
-            lambda: RunFolder(path, overwrite=overwrite, resume=resume) if ranks.is_first else Elsewhere(path)
+            lambda: RunFolder(path, overwrite=overwrite, resume=resume, writes=ranks.is_first)
         )
         try:
             if ranks.broadcast(resume in ("auto", "latest") and folder.is_finished(spec)):
-                return ranks.broadcast(folder.report() if isinstance(folder, RunFolder) else None)  # type: ignore[return-value]
+                return ranks.broadcast(folder.report() if ranks.is_first else None)  # type: ignore[return-value]
             return Run(spec, folder, ranks, events, started).execute()
         finally:
             folder.close()
@@ -98,9 +98,7 @@ class Run:
         started: When it began, by ``time.perf_counter()``.
     """
 
-    def __init__(
-        self, spec: Spec, folder: RunFolder | Elsewhere, ranks: Ranks, events: Events, started: float
-    ) -> None:
+    def __init__(self, spec: Spec, folder: RunFolder, ranks: Ranks, events: Events, started: float) -> None:
         self.spec, self.folder, self.ranks, self.events, self.started = spec, folder, ranks, events, started
 
     def execute(self) -> RunReport:
@@ -114,7 +112,7 @@ class Run:
         try:
             with (
                 machine_errors_explained(lambda: position(self.loop)),
-                kept(self.folder.path, listeners, tells=self.ranks.is_first),
+                attached([*file_listeners(self.folder.path), *listeners], active=self.ranks.is_first),
             ):
                 self.events.run_started(run_start(self.loop, self.folder))
                 self.train()

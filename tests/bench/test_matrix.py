@@ -7,15 +7,16 @@ import sys
 
 import pytest
 
-from leapcore.bench.board import Board
 from leapcore.bench.checks import check_models
-from leapcore.bench.folder import BenchFolder, State
+from leapcore.bench.folder import BenchFolder
 from leapcore.bench.matrix import cells, merged
+from leapcore.bench.progress import BenchProgress
 from leapcore.bench.runner import _environments, failure
 from leapcore.bench.slurm import script
 from leapcore.bench.spec import load_bench
 from leapcore.errors import LeapcoreError, OutputError, SpecError
 from leapcore.runs import lock
+from leapcore.runs.state import State
 
 SPEC = """\
 name: toy
@@ -184,7 +185,7 @@ def folder(bench, tmp_path):
 
 def finish(folder, cell, **spec):
     """Leave behind what a finished run does."""
-    run = folder.run(cell)
+    run = folder.run(cell).folder
     run.mkdir(parents=True)
     (run / "spec.yaml").write_text(cell.spec.model_copy(update=spec).to_yaml())
     (run / "summary.json").write_text(json.dumps({"status": "finished", "accuracy": {"knn": 0.5}}))
@@ -221,17 +222,19 @@ def test_runs_of_another_matrix_are_refused(folder, bench):
         place.check(found[4:])
 
 
-def test_a_cell_at_work_in_another_process_is_busy(folder):
+def test_a_cell_at_work_in_another_process_is_left_to_it(folder):
     place, found = folder
     assert place.state(found[0]) is State.WAITING
     code = "import sys; from pathlib import Path; from leapcore.runs.lock import FolderLock\n"
     code += "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", code, place.run(found[0])], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, place.run(found[0]).folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as holder:
         assert holder.stdout.readline() == b"held\n"
-        assert place.state(found[0]) is State.BUSY
-    assert place.state(found[0]) is State.WAITING
+        assert place.state(found[0]) is State.STARTING
+    assert place.state(found[0]) is State.DEAD
 
 
 def test_a_cell_killed_on_a_file_system_without_locks_goes_on(folder, monkeypatch):
@@ -239,13 +242,13 @@ def test_a_cell_killed_on_a_file_system_without_locks_goes_on(folder, monkeypatc
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     place, found = folder
-    run = place.run(found[0])
+    run = place.run(found[0]).folder
     run.mkdir(parents=True)
     (run / ".lock").write_text("process 7 on node03\n")
     monkeypatch.setattr("fcntl.fcntl", unsupported)
     monkeypatch.setattr("fcntl.lockf", unsupported)
     assert lock.holder(run) == "process 7 on node03"
-    assert place.state(found[0]) is State.WAITING
+    assert place.state(found[0]) is State.DEAD
 
 
 def test_what_changes_no_result_may_change(folder, bench):
@@ -270,8 +273,8 @@ def test_the_table_has_a_mark_for_each_seed(folder):
     finish(place, found[0])
     place.failure(found[1]).write_text("out of memory")
     console = Console(width=100, record=True)
-    with Board(console, place, found, found) as board:
-        console.print(board.table())
+    with BenchProgress(console, place, found, found) as progress:
+        console.print(progress.table())
     rows = [
         line.split("│")[1:4] for line in console.export_text().splitlines() if "->" in line and "│" in line
     ]
@@ -286,19 +289,19 @@ def test_a_terminal_sees_how_far_each_running_cell_is(folder, monkeypatch):
 
     from rich.console import Console
 
-    monkeypatch.setattr("leapcore.bench.board._REFRESH", -1)
+    monkeypatch.setattr("leapcore.bench.progress._REFRESH", -1)
     place, found = folder
     finish(place, found[0])
-    run, text = place.run(found[1]), io.StringIO()
+    run, text = place.run(found[1]).folder, io.StringIO()
     run.mkdir()
-    with Board(Console(file=text, force_terminal=True, width=100), place, found, found) as board:
-        board.changed(found[1], State.WAITING, True)
-        board.tick()
+    with BenchProgress(Console(file=text, force_terminal=True, width=100), place, found, found) as progress:
+        progress.changed(found[1], State.WAITING, True)
+        progress.tick()
         assert "vit.narrow.leap.s0: starting" in text.getvalue()
         (run / "metrics.jsonl").write_text('{"step": 1, "epoch": 0.1, "loss": 1}\n{"step": 2, "ep')
-        board.tick()
+        progress.tick()
         assert "vit.narrow.leap.s0: 50%" in text.getvalue()
-        board.changed(found[1], State.FINISHED, False)
+        progress.changed(found[1], State.FINISHED, False)
         assert "2 of 8 cells finished, 0 failed; 6 to do, about 0:00:0" in text.getvalue()
 
 

@@ -26,7 +26,7 @@ from leapcore import (
 )
 from leapcore.export.model_card import Snapshot, write_model_card
 from leapcore.plugins.loader import installed_plugins
-from leapcore.runs.read import Run
+from leapcore.runs.reader import Run
 
 PAGE = Path(__file__).parents[2] / "docs/export.md"
 

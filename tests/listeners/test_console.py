@@ -1,4 +1,4 @@
-"""What a run shows, told by events alone, on narrow and wide terminals and in a log."""
+"""What a run shows, from events alone, on narrow and wide terminals and in a log."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from leapcore import load_spec
 from leapcore.listeners.console import ConsoleListener, EveryFigure, QuietListener
 from leapcore.listeners.opening import arguments
 from leapcore.plugins.events import ModelFacts, RunReport, RunStart, TargetChange
-from leapcore.runs.lines import Course
+from leapcore.runs.progress import ProgressLines
 
 VIT = ModelFacts(
     name="vit_base_patch14_dinov2",
@@ -150,16 +150,16 @@ def test_no_color_is_respected(start, monkeypatch):
 
 
 def test_what_the_alignment_is_held_against():
-    course = Course(100, {"teacher": 12}, {"teacher": 12}, {"teacher": 0.95})
-    assert course.alignment(FIGURES) == "0.912/0.950", "the average decides"
-    assert course.alignment({**FIGURES, "target_layer": 12}) == "0.934", "at the last layer nothing does"
-    assert course.alignment({"target_layer": 3, "alignment": 0.9}) == "0.900", "nothing is averaged"
-    assert replace(course, thresholds={"teacher": None}).alignment(FIGURES) == "0.912"
-    two = Course(100, {"a": 12, "b": 4}, {"a": 12, "b": 4}, {"a": 0.95, "b": None})
+    lines = ProgressLines(100, {"teacher": 12}, {"teacher": 12}, {"teacher": 0.95})
+    assert lines.alignment(FIGURES) == "0.912/0.950", "the average decides"
+    assert lines.alignment({**FIGURES, "target_layer": 12}) == "0.934", "at the last layer nothing does"
+    assert lines.alignment({"target_layer": 3, "alignment": 0.9}) == "0.900", "nothing is averaged"
+    assert replace(lines, thresholds={"teacher": None}).alignment(FIGURES) == "0.912"
+    two = ProgressLines(100, {"a": 12, "b": 4}, {"a": 12, "b": 4}, {"a": 0.95, "b": None})
     figures = {"target_layer/a": 3, "alignment/a": 0.9, "alignment_average/a": 0.8, "target_layer/b": 4}
     assert two.alignment({**figures, "alignment/b": 0.7}) == "0.800/0.950, 0.700"
     assert two.targets(two.targets_in(figures)) == "layer 3/12, 4/4"
-    assert Course().figures({"loss": 0.5}) == "loss 0.5000"
+    assert ProgressLines().figures({"loss": 0.5}) == "loss 0.5000"
 
 
 def report(start):

@@ -26,7 +26,7 @@ def write_bench(
     planned=lambda cell: True,
     **run,
 ):
-    """A bench whose cells are in the state that ``state(cell)`` gives: a run's status, "not begun" or half.
+    """A bench whose cells are in the state that ``state(cell)`` gives: a run's, "waiting" or half.
 
     ``planned`` picks the cells that the matrix has.
     """
@@ -57,7 +57,7 @@ def write_bench(
             (folder / "logs" / f"{cell['name']}.failed").write_text(
                 "Error: out of <memory> & luck\nmore of it\n"
             )
-        if status != "not begun":
+        if status != "waiting":
             write_run(
                 folder / "runs" / cell["name"],
                 cell["method"],

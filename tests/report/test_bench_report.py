@@ -9,19 +9,19 @@ import pytest
 from folders import knn, write_bench
 from scipy import stats
 
+from leapcore.bench.report import write_bench_report
+from leapcore.bench.results import read_bench, write_rows
 from leapcore.errors import ReportError
-from leapcore.report.bench_results import read, write_rows
 from leapcore.report.numbers import percent, signed
 from leapcore.report.statistics import estimate, paired, pareto_front
-from leapcore.report.writing import write
 
 EVIL = "<script>alert(1)</script>"
 
 
 def patchy(cell):
-    """One pair has a single seed, one method lacks a seed, others failed or are not begun."""
+    """One pair has a single seed, one method lacks a seed, others failed or are waiting."""
     if cell["teacher"] == "convnext" and cell["student"] == "hybrid":
-        return "finished" if cell["seed"] == 0 else "not begun"
+        return "finished" if cell["seed"] == 0 else "waiting"
     if cell["method"] == "random":
         return {0: "finished", 1: "failed", 2: "half"}[cell["seed"]]
     return "finished"
@@ -30,7 +30,7 @@ def patchy(cell):
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     folder = write_bench(tmp_path_factory.mktemp("bench") / "b", state=patchy)
-    write(folder)
+    write_bench_report(folder)
     return folder
 
 
@@ -100,7 +100,7 @@ def test_one_seed_has_neither_interval_nor_verdict(bench):
 def test_the_summary_counts_cells_and_verdicts(bench):
     (summary,) = re.findall(r'<p class="summary">(.*?)</p>', (bench / "report.html").read_text())
     assert (
-        "4 teacher–student pairs × 3 methods: 24 of 36 cells finished (3 failed, 3 unfinished, 6 not begun)."
+        "4 teacher–student pairs × 3 methods: 24 of 36 cells finished (3 failed, 3 dead, 6 waiting)."
         in summary
     )
     assert "leap: kNN better in 3, not judged (one seed) in 1 of 4 pairs;" in summary
@@ -111,7 +111,7 @@ def test_what_the_matrix_leaves_out_has_no_row(tmp_path):
     def planned(cell):
         return cell["method"] == "fixed" or (cell["method"] == "leap") == (cell["student"] == "vit")
 
-    write(write_bench(tmp_path / "b", teachers=("vit",), planned=planned))
+    write_bench_report(write_bench(tmp_path / "b", teachers=("vit",), planned=planned))
     told = [row[:3] for row in table_rows(tmp_path / "b") if row[2:3] == ["3 of 3"]]
     assert told == [
         ["vit → vit", "fixed", "3 of 3"],
@@ -128,7 +128,7 @@ def test_unfinished_cells_are_told_with_their_errors(bench):
     page = (bench / "report.html").read_text()
     assert "Error: out of &lt;memory&gt; &amp; luck" in page
     assert "vit.vit.random.s1: the whole error" in page
-    assert "Not begun: convnext.hybrid.fixed.s1," in page
+    assert "Waiting: convnext.hybrid.fixed.s1," in page
 
 
 def test_the_page_needs_nothing_else(bench):
@@ -149,7 +149,7 @@ def test_markdown_has_the_same_table(bench):
 
 def test_rows_are_tidy_and_complete(bench):
     rows = list(csv.DictReader((bench / "results.csv").open()))
-    assert [row["name"] for row in rows] == [cell.plan.name for cell in read(bench).cells]
+    assert [row["name"] for row in rows] == [cell.plan.name for cell in read_bench(bench).cells]
     by_name = {row["name"]: row for row in rows}
     done, failed = by_name["vit.vit.leap.s1"], by_name["vit.vit.random.s1"]
     assert (done["status"], done["target_layer"], done["advances"]) == ("finished", "5", "4")
@@ -161,8 +161,8 @@ def test_rows_are_tidy_and_complete(bench):
         "Error: out of <memory> & luck",
         "",
     )
-    assert by_name["vit.vit.random.s2"]["status"] == "unfinished"
-    assert by_name["convnext.hybrid.leap.s2"]["status"] == "not begun"
+    assert by_name["vit.vit.random.s2"]["status"] == "dead"
+    assert by_name["convnext.hybrid.leap.s2"]["status"] == "waiting"
 
 
 def test_parquet_holds_the_same_rows(bench):
@@ -189,7 +189,7 @@ def test_names_and_errors_are_escaped_everywhere(tmp_path):
     )
     (folder / "logs/vit.vit.fixed.s1.failed").write_text(f"{EVIL}\n```\n{EVIL}")
     (folder / "bench.yaml").write_text(EVIL)
-    write(folder)
+    write_bench_report(folder)
     assert "<script" not in (folder / "report.html").read_text()
     words = re.sub(
         r"^(`{3,})\n.*?^\1$", "", (folder / "report.md").read_text(), flags=re.DOTALL | re.MULTILINE
@@ -202,15 +202,15 @@ def test_without_a_baseline_nothing_is_compared(tmp_path):
     folder = write_bench(tmp_path / "b", seeds=(0, 1))
     matrix = json.loads((folder / "matrix.json").read_text())
     (folder / "matrix.json").write_text(json.dumps(matrix | {"baseline": None}))
-    write(folder)
+    write_bench_report(folder)
     page = (folder / "report.html").read_text()
     assert "no baseline" in page
     assert "Δ" not in page
 
 
 def test_a_bench_that_has_not_begun_has_a_page(tmp_path):
-    folder = write_bench(tmp_path / "b", state=lambda cell: "not begun")
-    assert "0 of 36 cells finished (36 not begun)" in write(folder).summary
+    folder = write_bench(tmp_path / "b", state=lambda cell: "waiting")
+    assert "0 of 36 cells finished (36 waiting)" in write_bench_report(folder).summary
     assert "<svg" not in (folder / "report.html").read_text()
     assert len(list(csv.DictReader((folder / "results.csv").open()))) == 36
 
@@ -225,20 +225,20 @@ def test_damaged_files_are_passed_over(tmp_path):
     (runs / "vit.vit.leap.s1/summary.json").write_bytes(b'{"status": "fini\xff')
     (runs / "vit.vit.random.s1/summary.json").write_text('{"status": 3, "flops": []}')
     (runs / "vit.vit.fixed.s0/spec.yaml").write_text("a: [1,\n b: {")
-    assert "4 of 6 cells finished (2 unfinished)" in write(folder).summary
+    assert "4 of 6 cells finished (2 dead)" in write_bench_report(folder).summary
 
 
 @pytest.mark.parametrize("matrix", ["", "[]", '{"cells": 3}'])
 def test_a_damaged_matrix_is_told(tmp_path, matrix):
     (tmp_path / "matrix.json").write_text(matrix)
     with pytest.raises(ReportError, match="missing or damaged"):
-        write(tmp_path)
+        write_bench_report(tmp_path)
 
 
 def test_a_bench_without_cells_is_told(tmp_path):
     (tmp_path / "matrix.json").write_text('{"teachers": [], "students": [], "methods": [], "cells": []}')
     with pytest.raises(ReportError, match="no cells"):
-        write(tmp_path)
+        write_bench_report(tmp_path)
 
 
 def test_rows_replace_the_file_whole(tmp_path):

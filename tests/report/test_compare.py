@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from folders import write_bench, write_run
 
-from leapcore.report.run_comparison import compared
-from leapcore.runs.read import Run
+from leapcore.report.run_comparison import read_comparison
+from leapcore.runs.reader import Run
 
 
 @pytest.fixture
@@ -27,24 +27,24 @@ def runs(tmp_path, monkeypatch):
 
 
 def test_the_table_holds_differences_to_the_first(runs):
-    first, second, half = compared(runs).table().rows
+    first, second, half = read_comparison(runs).table().rows
     assert first == ["a/leap", "finished", "60", "82.00", "87.00", "8.000e+11", "20.0", "64.0 s"]
     assert second[:3] == ["b/leap", "finished", "60"]
     assert second[3:] == ["80.40 (−1.60)", "85.40 (−1.60)", "1.000e+12 (+25.0 %)", "0.0", "80.0 s (+25.0 %)"]
-    assert half == ["half", "unfinished", "30", "–", "–", "3.000e+10", "–", "–"]
+    assert half == ["half", "dead", "30", "–", "–", "3.000e+10", "–", "–"]
 
 
 def test_the_command_prints_tables_and_writes_a_page_that_marks_the_unfinished(runs, leapcore_):
     code, printed, errors = leapcore_("compare", *map(str, runs))
     assert (code, errors) == (0, "")
     assert printed.endswith("compare.html\n")
-    for piece in ("80.40 (−1.60)", "curriculum.threshold", "unfinished"):
+    for piece in ("80.40 (−1.60)", "curriculum.threshold", "dead"):
         assert piece in printed
     page = Path("compare.html").read_text()
     for piece in (
         "<h2>Settings that differ</h2>",
         "<td>train.seed</td><td>0</td><td>1</td><td>0</td>",
-        "half (unfinished)",
+        "half (dead)",
         "over the FLOPs of training",
         "training FLOPs spent, 10^9",
         "target depth",
@@ -60,14 +60,16 @@ def test_flops_lie_between_two_reports(runs):
 
 
 def test_a_run_that_did_not_note_its_flops_is_drawn_over_steps(tmp_path):
-    found = compared([write_run(tmp_path / "a"), write_run(tmp_path / "b", status="half")]).document()
-    (curves,) = [section.blocks[0] for section in found.sections if section.title == "Learning curves"]
+    document = read_comparison(
+        [write_run(tmp_path / "a"), write_run(tmp_path / "b", status="half")]
+    ).document()
+    (curves,) = [section.blocks[0] for section in document.sections if section.title == "Learning curves"]
     assert len(curves.panels) == 1
     assert "missing over these" in curves.caption
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["a/leap"], "only a/leap is named"),
         (["a/leap", "gone"], "folder 'gone' does not exist"),
@@ -76,10 +78,10 @@ def test_a_run_that_did_not_note_its_flops_is_drawn_over_steps(tmp_path):
         (["a/leap", "b/../a/leap"], "a run is named twice"),
     ],
 )
-def test_what_cannot_be_compared_is_named(runs, leapcore_, tmp_path, arguments, told):
+def test_what_cannot_be_compared_is_named(runs, leapcore_, tmp_path, arguments, message):
     if "bench" in arguments:
         write_bench(tmp_path / "bench", teachers=("vit",), students=("vit",), methods=("fixed",), seeds=(0,))
     code, _, errors = leapcore_("compare", *arguments)
-    assert (code, told in errors) == (2, True)
+    assert (code, message in errors) == (2, True)
     assert len(errors.splitlines()) == 2
     assert not Path("compare.html").exists()

@@ -10,10 +10,10 @@ from leapcore import load_spec, run
 from leapcore.listeners.pages import ReportPage
 from leapcore.report.figures.curves import averaged
 from leapcore.report.figures.style import styles
-from leapcore.report.writing import write
+from leapcore.report.run_report import write_run_report
 from leapcore.runs.folder import RunFolder
 from leapcore.runs.names import REPORTS
-from leapcore.runs.read import Run
+from leapcore.runs.reader import Run
 
 SHORT = [
     "train.duration=4st",
@@ -25,7 +25,7 @@ SHORT = [
 
 
 def test_a_runs_page_has_every_chapter(tmp_path):
-    write(write_run(tmp_path / "leap"))
+    write_run_report(write_run(tmp_path / "leap"))
     page = (tmp_path / "leap/report.html").read_text()
     for title in (
         "Result",
@@ -51,9 +51,9 @@ def test_a_curve_has_the_reports_alone(tmp_path):
 
 
 def test_an_unfinished_run_is_drawn_as_far_as_it_is(tmp_path):
-    write(write_run(tmp_path / "leap", status="half"))
+    write_run_report(write_run(tmp_path / "leap", status="half"))
     page = (tmp_path / "leap/report.html").read_text()
-    assert "The run is unfinished after 30 steps." in page
+    assert "The run died after 30 steps." in page
     assert "<h2>Result</h2>" not in page
     assert "<h2>Learning curves</h2>" in page
 
@@ -70,10 +70,10 @@ def test_several_teachers_have_their_own_ways(tmp_path):
     summary["teachers"] = {"dino": {"layers": 4, "parameters": 1}, "clip": {"layers": 8, "parameters": 1}}
     summary["accuracy"] = {"knn": 0.5, "teacher_knn/dino": 0.75, "teacher_knn/clip": 0.625}
     (folder / "summary.json").write_text(json.dumps(summary))
-    found = Run(folder)
-    assert found.alignment("clip") == ([4], [0.25])
-    assert found.walk("clip")[1] == [2]
-    write(folder)
+    two = Run(folder)
+    assert two.alignment("clip") == ([4], [0.25])
+    assert two.walk("clip")[1] == [2]
+    write_run_report(folder)
     assert "dino 75.00, clip 62.50" in (folder / "report.html").read_text()
 
 
@@ -89,14 +89,14 @@ def test_methods_differ_without_colour():
     assert len({(look.line, look.marker) for look in looks.values()}) == 9
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "is no folder"), ("notes.txt", "neither a bench")])
-def test_the_command_names_what_is_missing(leapcore_, tmp_path, content, told):
+@pytest.mark.parametrize(("content", "message"), [(None, "is no folder"), ("notes.txt", "neither a bench")])
+def test_the_command_names_what_is_missing(leapcore_, tmp_path, content, message):
     if content:
         (tmp_path / "odd").mkdir()
         (tmp_path / "odd" / content).touch()
     code, _, errors = leapcore_("report", "odd")
     assert code == 2
-    assert told in errors
+    assert message in errors
 
 
 def test_the_command_says_where_the_page_is(leapcore_, tmp_path):
@@ -118,7 +118,7 @@ def test_a_run_writes_its_page_and_resuming_takes_it_back(tmp_path):
 
 
 def test_a_page_that_fails_does_not_harm_the_run(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("leapcore.report.writing.write_page", lambda *_: 1 / 0)
+    monkeypatch.setattr("leapcore.report.output_files.write_page", lambda *_: 1 / 0)
     ReportPage(write_run(tmp_path / "leap")).leapcore_run_finished(report=SimpleNamespace(status="finished"))
     assert "report.html was not written: division by zero" in caplog.text
 

@@ -12,7 +12,7 @@ import pytest
 
 from leapcore.distributed.launch import COMMAND
 from leapcore.runs.follow import GrowingLines
-from leapcore.runs.live import LiveRun
+from leapcore.runs.reader import Run
 
 START = {
     "name": "mine",
@@ -82,28 +82,28 @@ def held(folder):
 
 def test_the_state_of_a_run(a_run, tmp_path):
     for status in ("finished", "interrupted", "failed"):
-        assert LiveRun(a_run(status, status)).state == status
-    assert LiveRun(a_run("killed", lock=True)).state == "dead"
-    assert LiveRun(a_run("killed while it was evaluated", "trained", lock=True)).state == "dead"
-    assert LiveRun(tmp_path / "none").state == "waiting"
+        assert Run(a_run(status, status)).state == status
+    assert Run(a_run("killed", lock=True)).state == "dead"
+    assert Run(a_run("killed while it was evaluated", "trained", lock=True)).state == "dead"
+    assert Run(tmp_path / "none").state == "waiting"
     running = a_run("running")
     with held(running):
-        assert LiveRun(running).state == "starting", "the files tell of an earlier process"
+        assert Run(running).state == "starting", "the files tell of an earlier process"
         (running / "start.json").touch()
-        run = LiveRun(running)
-        assert (run.state, run.step, run.targets) == ("running", 30, {"teacher": 2})
-        assert re.match(r"process \d+ on ", run.holder)
+        run = Run(running)
+        assert (run.state, run.steps, run.targets) == ("running", 30, {"teacher": 2})
+        assert re.match(r"process \d+ on ", run.process)
         assert run.seconds_left == pytest.approx(70 * 50 / 100)
         assert run.accuracy == {"knn": 0.7}
-    assert LiveRun(running).state == "dead", "it ended without a word"
+    assert Run(running).state == "dead", "it ended without a word"
 
 
 def test_a_change_and_the_figures_of_its_step(a_run):
     folder = a_run("x")
     write(folder / "metrics.jsonl", [change(40, 3), figures(40, 2)], "a")
-    assert LiveRun(folder).targets == {"teacher": 3}, "a change comes before the figures of its step"
+    assert Run(folder).targets == {"teacher": 3}, "a change comes before the figures of its step"
     (folder / "metrics.jsonl").write_text('{"step": 7, "lo')
-    assert (LiveRun(folder).step, LiveRun(folder).targets) == (0, {})
+    assert (Run(folder).steps, Run(folder).targets) == (0, {})
 
 
 def test_status_of_one_run_and_as_json(leapcore_, a_run):

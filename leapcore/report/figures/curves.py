@@ -131,8 +131,8 @@ def against_flops(title: str, points: Sequence[Point], ylabel: str) -> str:
 def _range(points: Sequence[Point]) -> tuple[float, float]:
     """From the lowest to the highest run and interval, those of two seeds left out: t is 12.7 for them."""
     values = [value for point in points for _, value in point.runs]
-    wide = [p.accuracy for p in points if p.accuracy.n > 2]
-    values += [found.mean + sign * found.half for found in wide for sign in (-1, 1)]
+    intervals = [point.accuracy for point in points if point.accuracy.n > 2]
+    values += [interval.mean + sign * interval.half for interval in intervals for sign in (-1, 1)]
     low, high = 100 * min(values), 100 * max(values)
     margin = 0.12 * (high - low) or 1.0
     return low - margin, high + margin

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from leapcore.plugins.events import CkaMap
 from leapcore.report.figures.svg import svg
-from leapcore.runs.read import CkaMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,19 +61,19 @@ def _write(axes: Axes, tiles: Sequence[Sequence[Tile]], limit: float) -> None:
             )
 
 
-def cka_map(title: str, found: CkaMap) -> str:
+def cka_map(title: str, cka: CkaMap) -> str:
     """CKA of every student layer (from below) with every teacher layer, coloured as :func:`cka_scale`."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0.16, 0.17, 0.8, 0.69))
-        shape = (0.5, len(found.teacher_layers) + 0.5, 0.5, len(found.student_layers) + 0.5)
-        axes.imshow(found.cka, origin="lower", aspect="auto", extent=shape, interpolation="none", **_CKA)
+        shape = (0.5, len(cka.teacher_layers) + 0.5, 0.5, len(cka.student_layers) + 0.5)
+        axes.imshow(cka.cka, origin="lower", aspect="auto", extent=shape, interpolation="none", **_CKA)
         axes.set(xlabel="teacher layer", ylabel="student layer")
         axes.set_title(title)
         axes.locator_params(nbins=6, integer=True)
 
     label = " ".join(title.split("\n"))
-    layers = f"{len(found.student_layers)} × {len(found.teacher_layers)} layers"
+    layers = f"{len(cka.student_layers)} × {len(cka.teacher_layers)} layers"
     return svg(draw, (2.9, 2.7), f"{label}: CKA of {layers}")
 
 

@@ -35,12 +35,12 @@ def step_costs(title: str, parts: Mapping[str, Sequence[float]], unit: str) -> s
     return svg(draw, _SIZE, f"{title}: {unit} of a step for each of the teacher's layers")
 
 
-def drawn_walks(title: str, found: Mapping[str, tuple[Style, Sequence[tuple[float, int]]]]) -> str:
+def drawn_walks(title: str, walks: Mapping[str, tuple[Style, Sequence[tuple[float, int]]]]) -> str:
     """Target layers (from 1) over the share of a run in %, each walk as the ends of its stays."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0.13, 0.18, 0.84, 0.7))
-        for style, stays in found.values():
+        for style, stays in walks.values():
             edges = [0.0, *(100 * end for end, _ in stays)]
             axes.stairs(
                 [layer for _, layer in stays],
@@ -56,4 +56,4 @@ def drawn_walks(title: str, found: Mapping[str, tuple[Style, Sequence[tuple[floa
         axes.margins(x=0.02)
         axes.grid(axis="y")
 
-    return svg(draw, _SIZE, f"{title}: target layer over the run, for {', '.join(found)}")
+    return svg(draw, _SIZE, f"{title}: target layer over the run, for {', '.join(walks)}")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
-from leapcore.report.bench_results import Pair, Results, accuracy, training_seconds
+from leapcore.bench.results import BenchResults, ModelPair
 from leapcore.report.document import Block, Picture, Table
 from leapcore.report.figures.curves import Point, against_flops
 from leapcore.report.figures.maps import Tile, heat_map
 from leapcore.report.figures.style import Style
+from leapcore.report.measures import ACCURACIES, Measure, saved_flops, spent_flops, training_seconds
 from leapcore.report.numbers import NOTHING, counted, difference, level, percent, signed
 from leapcore.report.statistics import Estimate, estimate, paired, paired_saving
-from leapcore.runs.read import Run
+from leapcore.runs.reader import Run
 
 _INTERVAL = "± is half the width of the 95 % interval of Student's t over the seeds; one seed has none."
 _PAIRED = (
@@ -41,35 +41,16 @@ _TRADE_OFF = (
 _VERDICTS = {"higher": "better", "lower": "worse", "none": "no clear difference", "": "not judged (one seed)"}
 
 
-class Figure(NamedTuple):
-    """A figure of runs, as tables and captions name it."""
-
-    name: str
-    title: str
-    read: Callable[[Run], float]
-
-
-ACCURACIES = (
-    Figure("kNN", "kNN", accuracy("knn")),
-    Figure("linear probe", "Linear probe", accuracy("linear")),
-)
-
-
-def against_baseline(results: Results, pair: Pair, method: str, figure: Figure) -> Estimate:
+def against_baseline(results: BenchResults, pair: ModelPair, method: str, measure: Measure) -> Estimate:
     """The paired difference of a method to the baseline."""
     if results.baseline is None:
         return estimate([])
     return paired(
-        results.values(pair, method, figure.read), results.values(pair, results.baseline, figure.read)
+        results.values(pair, method, measure.read), results.values(pair, results.baseline, measure.read)
     )
 
 
-def saved_flops(run: Run) -> float:
-    """The share of FLOPs that a run saved against its teacher's last layer throughout."""
-    return run.summary.flops.saved
-
-
-def main_table(results: Results) -> Table:
+def main_table(results: BenchResults) -> Table:
     """Every pair and method with its accuracies, differences and savings."""
     rows: list[list[str]] = []
     starts = []
@@ -88,13 +69,13 @@ def main_table(results: Results) -> Table:
     return Table(columns, rows, caption, stubs=2, starts=frozenset(starts))
 
 
-def _row(results: Results, pair: Pair, method: str) -> list[str]:
+def _row(results: BenchResults, pair: ModelPair, method: str) -> list[str]:
     cells = results.of(pair, method)
     row = [str(pair), method, f"{sum(cell.finished for cell in cells)} of {len(cells)}"]
-    for figure in ACCURACIES:
-        row.append(level(_mean(results, pair, method, figure.read)))
+    for measure in ACCURACIES:
+        row.append(level(_mean(results, pair, method, measure.read)))
         if results.baseline:
-            compared = against_baseline(results, pair, method, figure)
+            compared = against_baseline(results, pair, method, measure)
             row.append(NOTHING if method == results.baseline else difference(compared))
     row.append(percent(_mean(results, pair, method, saved_flops).mean, 1))
     if results.baseline:
@@ -104,36 +85,36 @@ def _row(results: Results, pair: Pair, method: str) -> list[str]:
     return row
 
 
-def _time_saved(results: Results, pair: Pair, method: str) -> Estimate:
+def _time_saved(results: BenchResults, pair: ModelPair, method: str) -> Estimate:
     own = results.values(pair, method, training_seconds)
     return paired_saving(own, results.values(pair, results.baseline or "", training_seconds))
 
 
-def verdicts(results: Results) -> list[str]:
+def verdicts(results: BenchResults) -> list[str]:
     """In how many pairs each method is better or worse than the baseline; a sentence for those alike."""
     if results.baseline is None:
         return ["There is no baseline to compare methods with."]
     alike: dict[str, list[str]] = {}
     for method in results.others:
         alike.setdefault(_verdict(results, method), []).append(method)
-    said = [f"{', '.join(methods)}: {verdict}." for verdict, methods in alike.items() if verdict]
-    if not said:
+    sentences = [f"{', '.join(methods)}: {verdict}." for verdict, methods in alike.items() if verdict]
+    if not sentences:
         return [f"No method can be compared with the baseline {results.baseline} yet."]
     return [
         f"Compared with the baseline {results.baseline}, by the 95 % interval of the paired difference:",
-        *said,
+        *sentences,
     ]
 
 
-def _verdict(results: Results, method: str) -> str:
+def _verdict(results: BenchResults, method: str) -> str:
     """Of one method; empty if it cannot be compared yet."""
     pairs = [pair for pair in results.pairs if results.of(pair, method)]
     parts = []
-    for figure in ACCURACIES:
-        found = [against_baseline(results, pair, method, figure) for pair in pairs]
-        counts = Counter(estimate.verdict for estimate in found if estimate.n)
+    for measure in ACCURACIES:
+        gains = [against_baseline(results, pair, method, measure) for pair in pairs]
+        counts = Counter(gain.verdict for gain in gains if gain.n)
         if counts:
-            parts.append(f"{figure.name} {_counts(counts, alone=len(pairs) == 1)}")
+            parts.append(f"{measure.name} {_counts(counts, alone=len(pairs) == 1)}")
     return "; ".join(parts)
 
 
@@ -141,42 +122,42 @@ def _counts(counts: Counter[str], alone: bool) -> str:
     """``better in 4, no clear difference in 2 of 6 pairs``; ``better``, if the matrix has one pair alone."""
     if alone:
         return _VERDICTS[next(iter(counts))]
-    told = [f"{word} in {counts[verdict]}" for verdict, word in _VERDICTS.items() if counts[verdict]]
-    return f"{', '.join(told)} of {counted(counts.total(), 'pair')}"
+    parts = [f"{word} in {counts[verdict]}" for verdict, word in _VERDICTS.items() if counts[verdict]]
+    return f"{', '.join(parts)} of {counted(counts.total(), 'pair')}"
 
 
-def heat_maps(results: Results) -> list[Picture]:
+def heat_maps(results: BenchResults) -> list[Picture]:
     """Teacher × student, a panel per method: differences in accuracy, and FLOPs saved."""
     if len(results.pairs) < 2:
         return []
-    pictures = [picture for figure in ACCURACIES for picture in _differences(results, figure)]
-    found = {
+    pictures = [picture for measure in ACCURACIES for picture in _differences(results, measure)]
+    savings = {
         method: {pair: _mean(results, pair, method, saved_flops) for pair in results.pairs}
         for method in results.others
     }
-    return pictures + _heat_picture(results, found, _SAVED, marked=False)
+    return pictures + _heat_picture(results, savings, _SAVED, marked=False)
 
 
-def _differences(results: Results, figure: Figure) -> list[Picture]:
+def _differences(results: BenchResults, measure: Measure) -> list[Picture]:
     if results.baseline is None:
         return []
-    found = {
-        method: {pair: against_baseline(results, pair, method, figure) for pair in results.pairs}
+    differences = {
+        method: {pair: against_baseline(results, pair, method, measure) for pair in results.pairs}
         for method in results.others
     }
-    caption = f"{figure.title} accuracy: difference to {results.baseline}, {_DIFFERENCE}"
-    return _heat_picture(results, found, caption, marked=True)
+    caption = f"{measure.title} accuracy: difference to {results.baseline}, {_DIFFERENCE}"
+    return _heat_picture(results, differences, caption, marked=True)
 
 
-def _mean(results: Results, pair: Pair, method: str, read: Callable[[Run], float]) -> Estimate:
+def _mean(results: BenchResults, pair: ModelPair, method: str, read: Callable[[Run], float]) -> Estimate:
     return estimate(list(results.values(pair, method, read).values()))
 
 
 def _heat_picture(
-    results: Results, found: dict[str, dict[Pair, Estimate]], caption: str, *, marked: bool
+    results: BenchResults, estimates: dict[str, dict[ModelPair, Estimate]], caption: str, *, marked: bool
 ) -> list[Picture]:
     """A panel per method, on one scale."""
-    means = [abs(e.mean) for by_pair in found.values() for e in by_pair.values() if e.n]
+    means = [abs(e.mean) for by_pair in estimates.values() for e in by_pair.values() if e.n]
     if not means:
         return []
     rows = list(dict.fromkeys(pair.teacher for pair in results.pairs))
@@ -186,38 +167,38 @@ def _heat_picture(
             method,
             rows,
             columns,
-            [[_tile(by_pair.get(Pair(row, column)), marked) for column in columns] for row in rows],
+            [[_tile(by_pair.get(ModelPair(row, column)), marked) for column in columns] for row in rows],
             100 * max(*means, 1e-4),
         )
-        for method, by_pair in found.items()
+        for method, by_pair in estimates.items()
         if any(e.n for e in by_pair.values())
     ]
     return [Picture(f"Rows are teachers, columns students. {caption}", panels, wide=18)]
 
 
-def _tile(found: Estimate | None, marked: bool) -> Tile:
-    if found is None or found.n == 0:
+def _tile(share: Estimate | None, marked: bool) -> Tile:
+    if share is None or share.n == 0:
         return Tile(math.nan, NOTHING)
-    mark = {"none": "\n≈", "": "\n?"}.get(found.verdict, "") if marked else ""
-    return Tile(100 * found.mean, signed(found.mean, 1 if not marked else 2) + mark)
+    mark = {"none": "\n≈", "": "\n?"}.get(share.verdict, "") if marked else ""
+    return Tile(100 * share.mean, signed(share.mean, 1 if not marked else 2) + mark)
 
 
-def trade_offs(results: Results, looks: dict[str, Style], legend: list[tuple[str, str]]) -> list[Block]:
+def trade_offs(results: BenchResults, looks: dict[str, Style], legend: list[tuple[str, str]]) -> list[Block]:
     """Accuracy against FLOPs, a panel per pair."""
     pictures: list[Block] = []
-    for figure in ACCURACIES:
-        points = {str(pair): _points(results, pair, figure, looks) for pair in results.pairs}
-        panels = [against_flops(pair, p, f"{figure.name} accuracy, %") for pair, p in points.items() if p]
+    for measure in ACCURACIES:
+        points = {str(pair): _points(results, pair, measure, looks) for pair in results.pairs}
+        panels = [against_flops(pair, p, f"{measure.name} accuracy, %") for pair, p in points.items() if p]
         if panels:
-            pictures.append(Picture(f"{figure.title} accuracy {_TRADE_OFF}", panels, legend))
+            pictures.append(Picture(f"{measure.title} accuracy {_TRADE_OFF}", panels, legend))
     return pictures
 
 
-def _points(results: Results, pair: Pair, figure: Figure, looks: dict[str, Style]) -> list[Point]:
+def _points(results: BenchResults, pair: ModelPair, measure: Measure, looks: dict[str, Style]) -> list[Point]:
     points = []
     for method in results.methods:
-        accuracies = results.values(pair, method, figure.read)
-        costs = results.values(pair, method, lambda run: run.summary.flops.spent)
+        accuracies = results.values(pair, method, measure.read)
+        costs = results.values(pair, method, spent_flops)
         runs = [(costs[seed], accuracies[seed]) for seed in accuracies if seed in costs]
         if runs:
             mean = estimate([cost for cost, _ in runs]).mean

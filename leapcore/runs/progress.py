@@ -1,13 +1,14 @@
-"""Lines that tell of a run: in the terminal while it runs, and to whoever watches its files."""
+"""A run's progress as lines of text: in its own terminal, and for whoever watches its files."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from leapcore.plugins.events import figure_name
+from leapcore.plugins.events import RunStart, TargetChange, figure_name
 
 _FORMS = {
     "loss": "loss {:.4f}",
@@ -16,12 +17,12 @@ _FORMS = {
     "flops_saved": "FLOPs saved {:.1%}",
 }
 _LENGTHY = ("images_per_second", "data_wait")
-ACCURACIES = {"knn": "kNN accuracy", "linear": "linear probe accuracy"}
+ACCURACY_LABELS = {"knn": "kNN accuracy", "linear": "linear probe accuracy"}
 
 
 @dataclass(frozen=True)
-class Course:
-    """What a line needs to know of its run, as ``start.json`` tells it; all of it may be missing.
+class ProgressLines:
+    """Writes lines on a run's progress, as far as it is known what the run is to do.
 
     Attributes:
         total_steps: Planned number of steps, 0 where it is not known.
@@ -35,14 +36,29 @@ class Course:
     deepest: Mapping[str, int] = field(default_factory=dict)
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
 
+    @classmethod
+    def from_event(cls, start: RunStart) -> ProgressLines:
+        """Of a run that is about to take its first step."""
+        layers = {name: facts.layers for name, facts in start.teachers.items()}
+        return cls(start.total_steps, layers, start.deepest, start.thresholds)
+
+    @classmethod
+    def from_file(cls, start: Mapping[str, Any]) -> ProgressLines:
+        """As ``start.json`` says; nothing is known where it is missing or of an earlier version."""
+        try:
+            layers = {name: model["layers"] for name, model in start["teachers"].items()}
+            return cls(start["total_steps"], layers, start["deepest"], start["thresholds"])
+        except (KeyError, TypeError, AttributeError):
+            return cls()
+
     def step(self, step: int) -> str:
         """``step   374``, as wide as the last one."""
         return f"step {step:>{len(f'{self.total_steps:,}')},}"
 
     def targets(self, targets: Mapping[str, int]) -> str:
         """``layer 3/12``; of several teachers ``layer 3/12, 1/24``."""
-        told = (f"{layer}/{self.layers.get(name) or '?'}" for name, layer in targets.items())
-        return "layer " + ", ".join(told)
+        layers = (f"{layer}/{self.layers.get(name) or '?'}" for name, layer in targets.items())
+        return "layer " + ", ".join(layers)
 
     def targets_in(self, metrics: Mapping[str, Any]) -> dict[str, int]:
         """Each teacher's target layer among figures."""
@@ -66,34 +82,42 @@ class Course:
     def figures(self, metrics: Mapping[str, Any], *, brief: bool = False) -> str:
         """Alignment, loss and FLOPs saved so far; if not brief, speed and the share of it spent waiting."""
         alignment = self.alignment(metrics)
-        told = [f"alignment {alignment}"] * bool(alignment)
-        told += [
+        parts = [f"alignment {alignment}"] * bool(alignment)
+        parts += [
             form.format(metrics[key])
             for key, form in _FORMS.items()
             if isinstance(metrics.get(key), int | float) and not (brief and key in _LENGTHY)
         ]
-        return "  ".join(told)
+        return "  ".join(parts)
 
-    def change(self, event: Mapping[str, Any]) -> str:
+    def change(self, change: TargetChange) -> str:
         """A change of target: when, from where to where, why, and what was saved so far."""
-        name = event.get("teacher", "teacher")
-        whose = f"{name}: " if len(self.layers) > 1 else ""
-        if not event["previous"]:
-            return f"{whose}starts at layer {event['target']} of {self.layers.get(name) or '?'}"
-        reason, alignment = event["reason"], event.get("alignment")
-        if alignment is not None and "alignment" not in reason:
-            reason += f", alignment {alignment:.3f}"
-        moved = f"{whose}layer {event['previous']:>2} -> {event['target']:>2}"
-        saved = event.get("flops_saved")
-        told = "" if saved is None else f"saved {saved:.1%}"
-        return f"{self.step(event['step'])}  {moved}  {reason:<37}  {told}".rstrip()
+        whose = f"{change.teacher}: " if len(self.layers) > 1 else ""
+        if not change.previous:
+            return f"{whose}starts at layer {change.target} of {self.layers.get(change.teacher) or '?'}"
+        reason = change.reason
+        if change.alignment is not None and "alignment" not in reason:
+            reason += f", alignment {change.alignment:.3f}"
+        moved = f"{whose}layer {change.previous:>2} -> {change.target:>2}"
+        saved = "" if math.isnan(change.flops_saved) else f"saved {change.flops_saved:.1%}"
+        return f"{self.step(change.step)}  {moved}  {reason:<37}  {saved}".rstrip()
 
 
 def clock(seconds: float) -> str:
-    """``0:01:40``."""
+    """Hours, minutes and seconds.
+
+    >>> clock(100.4)
+    '0:01:40'
+    """
     return str(timedelta(seconds=round(seconds)))
 
 
-def evaluation(metrics: Mapping[str, Any]) -> str:
-    """``kNN accuracy 97.22%``; empty where figures hold none."""
-    return ", ".join(f"{label} {metrics[key]:.2%}" for key, label in ACCURACIES.items() if key in metrics)
+def accuracy_text(metrics: Mapping[str, Any]) -> str:
+    """The accuracies among figures; empty where there is none.
+
+    >>> accuracy_text({"loss": 0.5, "knn": 0.97222})
+    'kNN accuracy 97.22%'
+    """
+    return ", ".join(
+        f"{label} {metrics[key]:.2%}" for key, label in ACCURACY_LABELS.items() if key in metrics
+    )

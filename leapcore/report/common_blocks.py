@@ -1,16 +1,17 @@
-"""Chapters that the report of a bench and that of a run have in common."""
+"""Pictures and tables of runs that the reports of one run, of several and of a bench have in common."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from leapcore.plugins.events import CkaMap
 from leapcore.report.document import Picture, Table
 from leapcore.report.figures.curves import Line, Plot
 from leapcore.report.figures.maps import cka_map, cka_scale
 from leapcore.report.figures.style import Style
 from leapcore.report.numbers import NOTHING
-from leapcore.runs.read import CkaMap, Run
+from leapcore.runs.reader import Run
 
 WALK = (
     "Above: the teacher layer that is the target, as a share of the teacher's depth (1 is its last layer). "
@@ -59,14 +60,14 @@ def learning_plots(
 
 def cka_panels(run: Run, title: str) -> list[str]:
     """The maps of a run: first, middle and last, of each teacher."""
-    by_teacher: dict[str, list[CkaMap]] = {}
-    for found in run.maps:
-        by_teacher.setdefault(found.teacher, []).append(found)
+    by_teacher: dict[str, list[tuple[int, CkaMap]]] = {}
+    for step, cka in run.maps:
+        by_teacher.setdefault(cka.teacher, []).append((step, cka))
     panels = []
     for teacher, maps in by_teacher.items():
         whose = f"{title}{teacher}, " if len(by_teacher) > 1 else title
-        moments = dict.fromkeys((0, (len(maps) - 1) // 2, len(maps) - 1))
-        panels += [cka_map(f"{whose}step {maps[moment].step:,}", maps[moment]) for moment in moments]
+        shown = dict.fromkeys((0, (len(maps) - 1) // 2, len(maps) - 1))
+        panels += [cka_map(f"{whose}step {step:,}", cka) for step, cka in map(maps.__getitem__, shown)]
     return panels
 
 
@@ -78,14 +79,14 @@ def cka_picture(panels: list[str], title: str = "", *, folded: bool = False) -> 
 
 
 def versions(runs: Iterable[Run]) -> list[Table]:
-    """A row for each machine with its versions, and how many runs it did; none if no run told."""
-    found = Counter(tuple((k, str(v)) for k, v in run.summary.machine.items()) for run in runs)
-    found.pop((), None)
-    if not found:
+    """A row for each machine with its versions, and how many runs it did; none if no run noted any."""
+    counts = Counter(tuple((k, str(v)) for k, v in run.summary.machine.items()) for run in runs)
+    counts.pop((), None)
+    if not counts:
         return []
-    keys = list(dict.fromkeys(key for machine in found for key, _ in machine))
+    keys = list(dict.fromkeys(key for machine in counts for key, _ in machine))
     rows = [
-        [*(dict(machine).get(key, NOTHING) for key in keys), str(count)] for machine, count in found.items()
+        [*(dict(machine).get(key, NOTHING) for key in keys), str(count)] for machine, count in counts.items()
     ]
     caption = "As each run noted when it ended. Seconds can be compared within a machine only."
     return [Table([*keys, "runs"], rows, caption, stubs=len(keys))]

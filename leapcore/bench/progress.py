@@ -5,35 +5,35 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from leapcore.bench.folder import BenchFolder, State
+from leapcore.bench.folder import BenchFolder
 from leapcore.bench.matrix import Cell
-from leapcore.runs.files import json_object, last_json_lines
-from leapcore.runs.lines import clock
-from leapcore.runs.names import METRICS, SUMMARY
+from leapcore.runs.progress import clock
+from leapcore.runs.reader import Run
+from leapcore.runs.state import State
 
 _MARKS = {
     State.FINISHED: ("●", "green"),
     State.FAILED: ("✗", "red"),
-    State.STOPPED: ("◌", "yellow"),
-    State.BUSY: ("◍", "blue"),
+    State.INTERRUPTED: ("◌", "yellow"),
+    State.DEAD: ("◌", "yellow"),
+    State.STARTING: ("◍", "blue"),
+    State.RUNNING: ("◍", "blue"),
     State.WAITING: ("·", "dim"),
 }
-_RUNNING = ("◐", "cyan")
-LEGEND = "● finished  ◐ running here  ◍ running elsewhere  ◌ stopped  ✗ failed  · waiting"
+_RUNNING_HERE = ("◐", "cyan")
+LEGEND = "● finished  ◐ running here  ◍ running elsewhere  ◌ interrupted or dead  ✗ failed  · waiting"
 _REFRESH = 2.0  # seconds between two looks at the files
 
 
-class Board:
-    """Rows are pairs of teacher and student, columns are methods, a mark is a seed.
+class BenchProgress:
+    """A table: rows are pairs of teacher and student, columns are methods, a mark is a seed.
 
     In a terminal the table is always there; elsewhere there is a line per cell, and the table at the end.
 
@@ -58,7 +58,7 @@ class Board:
             self._note(cell)
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> BenchProgress:
         if self._console.is_terminal:
             self._live.start()
             self._show()
@@ -68,7 +68,7 @@ class Board:
         self._live.stop()
 
     def changed(self, cell: Cell, state: State, running: bool) -> None:
-        """Keep a cell's new state; where there is no terminal, tell of it."""
+        """Note a cell's new state; where there is no terminal, print it."""
         self._states[cell.name] = state
         if running:
             self._began[cell.name] = time.monotonic()
@@ -95,18 +95,16 @@ class Board:
             )
 
     def _note(self, cell: Cell) -> None:
-        summary = json_object(self._folder.run(cell) / SUMMARY) or {}
-        accuracy = summary.get("accuracy") or {}
-        if self._states[cell.name] is State.FINISHED and "knn" in accuracy:
-            self._accuracies[cell.name] = accuracy["knn"]
+        if self._states[cell.name] is State.FINISHED:
+            accuracy = self._folder.run(cell).summary.accuracy
+            self._accuracies |= {cell.name: accuracy["knn"]} if "knn" in accuracy else {}
 
     def _line(self, cell: Cell, state: State, seconds: float) -> str:
-        done = f"[{self._total - len(self._open)}/{self._total}] {cell.name}: {state.value}"
-        if state is State.BUSY:
+        done = f"[{self._total - len(self._open)}/{self._total}] {cell.name}: {state}"
+        if state.at_work:
             return f"{done}, another process has it"
         if state is State.FAILED:
-            reason = self._folder.failure(cell).read_text().strip()
-            return f"{done}: {reason} (see {self._folder.log(cell)})"
+            return f"{done}: {self._folder.run(cell).error} (see {self._folder.log(cell)})"
         knn = f", kNN accuracy {self._accuracies[cell.name]:.2%}" if cell.name in self._accuracies else ""
         return f"{done} after {seconds:.0f} s{knn}" if seconds else done
 
@@ -124,21 +122,21 @@ class Board:
         return table
 
     def _marks(self, teacher: str, student: str, method: str) -> Text:
-        text, wanted = Text(), (teacher, student, method)
-        some = [cell for cell in self._cells if (cell.teacher, cell.student, cell.method) == wanted]
-        for cell in some:
-            text.append(*(_RUNNING if cell.name in self._began else _MARKS[self._states[cell.name]]))
-        known = [self._accuracies[cell.name] for cell in some if cell.name in self._accuracies]
+        text, names = Text(), (teacher, student, method)
+        seeds = [cell for cell in self._cells if (cell.teacher, cell.student, cell.method) == names]
+        for cell in seeds:
+            text.append(*(_RUNNING_HERE if cell.name in self._began else _MARKS[self._states[cell.name]]))
+        known = [self._accuracies[cell.name] for cell in seeds if cell.name in self._accuracies]
         return text.append(f" {100 * mean(known):.2f}" if known else "")
 
     def _running(self) -> Text:
         """How far each is that runs here."""
         lines = []
         for cell in (cell for cell in self._cells if cell.name in self._began):
-            last = _last_figures(self._folder.run(cell) / METRICS)
-            share = _share(cell, last)
-            told = f"{share:.0%}" if last else "starting"
-            lines.append(f"◐ {cell.name}: {told if share < 1 else 'evaluating'}")
+            run = self._folder.run(cell)
+            share = _share(cell, run)
+            progress = f"{share:.0%}" if run.figures else "starting"
+            lines.append(f"◐ {cell.name}: {progress if share < 1 else 'evaluating'}")
         return Text("\n".join(lines), style="cyan")
 
     def _footer(self) -> Text:
@@ -152,13 +150,8 @@ class Board:
         return Text(text)
 
 
-def _share(cell: Cell, figures: dict[str, Any]) -> float:
+def _share(cell: Cell, run: Run) -> float:
     """How much of a run is done."""
     duration = cell.spec.train.duration
-    done = figures.get("epoch" if duration.unit == "ep" else "step", 0)
+    done = run.figures.get("epoch" if duration.unit == "ep" else "step", 0)
     return float(done) / float(duration.amount)
-
-
-def _last_figures(metrics: Path) -> dict[str, Any]:
-    """The last whole line of a run's figures; empty if there is none."""
-    return next((found for found in last_json_lines(metrics) if "epoch" in found), {})
