@@ -17,8 +17,9 @@ from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.data.loading import Batch
 from leapcore.distributed.ranks import join
 from leapcore.plugins.dispatch import Events
-from leapcore.train.build import RunParts, build
+from leapcore.train.build import build
 from leapcore.train.loop import Loop
+from leapcore.train.parts import RunParts
 
 RECIPE = "leap-vits14-imagenet1k"
 PARTS = ("teacher", "student", "alignment", "optimizer")

@@ -13,8 +13,8 @@ from torch import Tensor
 from leapcore import LayerFeatures, Spec, image_splits
 from leapcore.bench.matrix import cells
 from leapcore.bench.spec import load_bench
-from leapcore.core.cka_map import cka_map
 from leapcore.data.batches import evaluation_sample
+from leapcore.evaluation.cka_map import cka_map
 from leapcore.evaluation.extract import evaluating
 from leapcore.models.build import backbone_of
 

@@ -7,7 +7,7 @@ from functools import wraps
 
 from torch import nn
 
-from leapcore.core.alignment import BatchAlignment
+from leapcore.core.batch_alignment import BatchAlignment
 from leapcore.models import build as backbones
 from leapcore.models.digests import structure_digest
 from leapcore.train import build

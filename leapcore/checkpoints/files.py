@@ -89,7 +89,7 @@ class Checkpoints:
 
         Raises:
             OSError: It cannot be written; nothing of it is left.
-            TypeError, ValueError: Its state cannot be told in JSON; nothing of it is left.
+            TypeError, ValueError: Its state cannot be written as JSON; nothing of it is left.
         """
         name = f"step-{step:08}"
         partial = self.folder / (_PARTIAL + name)
@@ -132,18 +132,18 @@ class Checkpoints:
         Raises:
             CheckpointError: There is none, or it is broken; the message names the one before.
         """
-        wanted = name or self.latest()
-        if wanted is None or wanted not in self.names():
+        chosen = name or self.latest()
+        if chosen is None or chosen not in self.names():
             known = ", ".join(self.names())
             raise CheckpointError(
-                f"there is no checkpoint {wanted or ''} in '{self.folder}'".replace("  ", " "),
+                f"there is no checkpoint {chosen or ''} in '{self.folder}'".replace("  ", " "),
                 f"There are: {known}." if known else "Its spec may say checkpoint.every: never.",
             )
         try:
-            return _read(self.folder / wanted)
+            return _read(self.folder / chosen)
         except _Broken as broken:
             raise CheckpointError(
-                f"checkpoint '{self.folder / wanted}' cannot be used: {broken}", self._instead_of(wanted)
+                f"checkpoint '{self.folder / chosen}' cannot be used: {broken}", self._instead_of(chosen)
             ) from broken
 
     def _instead_of(self, name: str) -> str:
@@ -175,7 +175,7 @@ def _write(folder: Path, saved: Checkpoint) -> None:
 def _read(folder: Path) -> Checkpoint:
     from safetensors.torch import load
 
-    with _faults_told():
+    with _broken_files_named():
         state = json.loads((folder / STATE).read_bytes())
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise _Broken(f"{STATE} is not of a checkpoint that this version of leapcore reads")
@@ -184,7 +184,7 @@ def _read(folder: Path) -> Checkpoint:
 
 
 @contextmanager
-def _faults_told() -> Iterator[None]:
+def _broken_files_named() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
@@ -196,11 +196,11 @@ def _faults_told() -> Iterator[None]:
         raise _Broken(f"it cannot be read ({type(error).__name__}: {error})") from error
 
 
-def _checked(path: Path, told: dict[str, Any]) -> bytes:
+def _checked(path: Path, recorded: dict[str, Any]) -> bytes:
     content = path.read_bytes()
-    if len(content) != told["bytes"]:
-        raise _Broken(f"{path.name} has {len(content):,} bytes, not {told['bytes']:,}")
-    if hashlib.sha256(content).hexdigest() != told["sha256"]:
+    if len(content) != recorded["bytes"]:
+        raise _Broken(f"{path.name} has {len(content):,} bytes, not {recorded['bytes']:,}")
+    if hashlib.sha256(content).hexdigest() != recorded["sha256"]:
         raise _Broken(f"{path.name} was changed after it was written")
     return content
 

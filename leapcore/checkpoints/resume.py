@@ -34,7 +34,7 @@ ALLOWED = {
     "checkpoint": "checkpoints are written so from here on",
     "cache": "it decides what is computed again, not what is learned",
     "evaluate": "evaluations happen so from here on",
-    "listeners": "they are told from here on",
+    "listeners": "they receive events from here on",
 }
 STREAMS = ("wds/", "hfids/")
 REFUSED = {
@@ -60,14 +60,14 @@ def check_changes(saved: Checkpoint, spec: Spec) -> None:
     if "data.workers" in verdicts and spec.data.source.startswith(STREAMS):
         verdicts["data.workers"] = (False, "each worker reads a part of the stream")
     for key, (allowed, why) in verdicts.items():
-        told = f"{key}: {before.get(key)} -> {now.get(key)}"
+        change = f"{key}: {before.get(key)} -> {now.get(key)}"
         if not allowed:
             raise CheckpointError(
-                f"the run cannot go on with {told}: {why}",
+                f"the run cannot go on with {change}: {why}",
                 "Take the change back; or start a new run in another folder, from these weights if you like: "
                 "student.weights.",
             )
-        logger.warning("changed since the checkpoint: %s (%s)", told, why)
+        logger.warning("changed since the checkpoint: %s (%s)", change, why)
 
 
 def check_length(saved: Checkpoint, total_steps: int, train_images: int) -> None:

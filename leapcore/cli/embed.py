@@ -52,7 +52,7 @@ def embed(
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images at a time.")] = 64,
     backbone: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="FAMILY", help="The model's backbone family; found from its name if not given."),
+        typer.Option(metavar="FAMILY", help="The model's backbone family; taken from its name if not given."),
     ] = None,
 ) -> None:
     """Write a model's features of images to a file.

@@ -33,7 +33,7 @@ Family = Annotated[
     typer.Option(
         "--backbone",
         metavar="FAMILY",
-        help="The model's backbone family; found from its name if not given.",
+        help="The model's backbone family; taken from its name if not given.",
         autocompletion=completion.families,
     ),
 ]

@@ -48,7 +48,14 @@ class ImageSplits(NamedTuple):
 
 
 def image_splits(spec: Spec) -> ImageSplits:
-    """Open the images that a spec names."""
+    """Open the images that a spec names.
+
+    Example:
+        >>> from leapcore import image_splits, load_spec
+        >>> splits = image_splits(load_spec("quickstart"))
+        >>> len(splits.train), len(splits.val)
+        (1437, 360)
+    """
     return open_images(spec.data, spec.train.seed)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
-from leapcore.core.forecast import StepTimes
 from leapcore.plugins.events import RunStart, figure_name
+from leapcore.runs.forecast import StepTimes
 from leapcore.runs.progress import clock
 
 

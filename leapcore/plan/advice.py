@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 
 from leapcore.core.duration import Duration
-from leapcore.core.forecast import Stay
 from leapcore.distributed.cores import cores_each
 from leapcore.plan.costs import Costs
 from leapcore.plan.sizes import trained
+from leapcore.runs.forecast import Stay
 from leapcore.train.costs import TOKENS_PER_CHANNEL
 from leapcore.train.schedules import lr_warmup
 from leapcore.train.teacher import Teacher

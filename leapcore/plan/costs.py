@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from leapcore.core.flops import FLOPS_PER_MAC, STUDENT_STEP, FlopsLedger
-from leapcore.core.forecast import Stay, course, ends, started_at, together
 from leapcore.plan.parts import PlannedRun
+from leapcore.runs.forecast import Stay, course, ends, started_at, together
 
 Walks = Mapping[str, Sequence[Stay]]
 
@@ -39,7 +39,7 @@ class Costs:
         """FLOPs per image of a step with these targets, alignments left out."""
         return FLOPS_PER_MAC * self.table.step_macs(targets)
 
-    def booked(self, walks: Walks, *, calibrated: bool = True) -> FlopsLedger:
+    def ledger_of(self, walks: Walks, *, calibrated: bool = True) -> FlopsLedger:
         """A ledger at the end of a run.
 
         Args:
@@ -59,7 +59,7 @@ class Costs:
         return ledger
 
     def projectors(self, walks: Walks) -> int:
-        """FLOPs of the projectors alone, which the ledger books with the student."""
+        """FLOPs of the projectors alone, which the ledger counts with the student."""
         batch = self.parts.spec.train.batch_size
         macs = sum(
             stay.steps * self.layers[name].heads[stay.target]

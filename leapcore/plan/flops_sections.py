@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from leapcore.core.flops import FLOPS_PER_MAC, STUDENT_STEP
-from leapcore.core.forecast import ends
 from leapcore.plan.costs import Costs, Walks
 from leapcore.plan.probe import Measured, Probe
 from leapcore.plan.scenarios import Scenario
@@ -16,6 +15,7 @@ from leapcore.report.figures.plans import drawn_walks, step_costs
 from leapcore.report.figures.style import styles
 from leapcore.report.figures.svg import sample
 from leapcore.report.numbers import NOTHING, counted, flops, percent, seconds
+from leapcore.runs.forecast import ends
 from leapcore.train.teacher import Teacher
 
 ROWS = 14  # of the table of layers, at most
@@ -150,7 +150,7 @@ def what_if(costs: Costs) -> Iterator[Table]:
             shades=steady.saved,
         )
     rows = [
-        [name, *_of_walk(costs, walks), percent(costs.booked(walks, calibrated=False).saved, 1)]
+        [name, *_of_walk(costs, walks), percent(costs.ledger_of(walks, calibrated=False).saved, 1)]
         for name, walks in without_scores(costs).items()
     ]
     yield Table(

@@ -17,13 +17,14 @@ from leapcore.distributed.ranks import Ranks
 from leapcore.errors import DataError, WeightsError
 from leapcore.spec import BackboneSpec, Spec
 from leapcore.spec.paths import weights_path
-from leapcore.train.build import Models, build_models
+from leapcore.train.build import build_models
+from leapcore.train.parts import Models
 from leapcore.train.teacher import Teacher
 
 AnyBackbone = TypeVar("AnyBackbone", bound=BackboneSpec)
 
 # Of a timm model's own arguments, those that a spec says in other ways.
-_SAID_ELSEWHERE = ("num_classes", "in_chans", "img_size")
+_GIVEN_BY_THE_SPEC = ("num_classes", "in_chans", "img_size")
 EPOCH = 100  # steps that stand for an epoch whose length is not known
 
 
@@ -99,14 +100,14 @@ def training_images(spec: Spec) -> tuple[int | None, str]:
         return spec.data.train_images, "" if spec.data.train_images else error.cause
 
 
-def weightless(wanted: AnyBackbone) -> AnyBackbone:
+def weightless(backbone: AnyBackbone) -> AnyBackbone:
     """The same architecture with weights that need no file and no download."""
-    model, options = wanted.model, wanted.options
+    model, options = backbone.model, backbone.options
     with suppress(WeightsError):
-        folder = weights_path(wanted.weights)
+        folder = weights_path(backbone.weights)
         if folder is not None and (folder / "config.json").is_file():
-            told: dict[str, Any] = json.loads((folder / "config.json").read_text())
-            own = told.get("model_args", {}).items()
-            model = model or told.get("architecture")
-            options = {key: value for key, value in own if key not in _SAID_ELSEWHERE} | options
-    return wanted.model_copy(update={"weights": "none", "model": model, "options": options})
+            config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+            own = config.get("model_args", {}).items()
+            model = model or config.get("architecture")
+            options = {key: value for key, value in own if key not in _GIVEN_BY_THE_SPEC} | options
+    return backbone.model_copy(update={"weights": "none", "model": model, "options": options})

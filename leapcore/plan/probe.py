@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from leapcore.core.duration import RunLength
-from leapcore.core.forecast import Stay, StepTimes, ends, together
 from leapcore.core.schedulers import DifficultyScheduler
 from leapcore.distributed.ranks import join
 from leapcore.errors import Interrupted, WeightsError
 from leapcore.plan.costs import Costs, Walks
 from leapcore.plan.parts import weightless
 from leapcore.plugins.dispatch import Events
+from leapcore.runs.forecast import Stay, StepTimes, ends, together
 from leapcore.spec import EvaluateSpec, Spec
 from leapcore.spec.engine import CacheSpec
 from leapcore.spec.paths import weights_path

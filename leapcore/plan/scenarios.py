@@ -46,5 +46,5 @@ def scenarios(costs: Costs) -> list[Scenario]:
 
 def _scenario(costs: Costs, name: str, walks: Walks) -> Scenario:
     return Scenario(
-        name, walks, costs.booked(walks, calibrated=costs.parts.images is not None), costs.spared(walks)
+        name, walks, costs.ledger_of(walks, calibrated=costs.parts.images is not None), costs.spared(walks)
     )

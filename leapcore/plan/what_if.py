@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from leapcore.core.duration import Duration
-from leapcore.core.forecast import Stay, course, started_at
 from leapcore.plan.costs import Costs, Walks
+from leapcore.runs.forecast import Stay, course, started_at
 from leapcore.train.schedules import build_scheduler
 
 PACES = (1, 2, 3, 4, 5, 6, 10)  # epochs at each layer
@@ -38,7 +38,7 @@ def steady_walks(costs: Costs) -> SteadyWalks:
     paces = [pace for pace in PACES if pace * length.steps_per_epoch <= length.total_steps]
     starts = list(dict.fromkeys(max(0, round(share * depth) - 1) for share in STARTS))
     saved = [
-        [costs.booked(_steady(costs, start / depth, pace), calibrated=False).saved for pace in paces]
+        [costs.ledger_of(_steady(costs, start / depth, pace), calibrated=False).saved for pace in paces]
         for start in starts
     ]
     return SteadyWalks([start + 1 for start in starts], paces, saved)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leapcore.core.forecast import Forecast
+    from leapcore.runs.forecast import Forecast
     from leapcore.spec import Spec
 
 
@@ -171,6 +171,12 @@ class RunReport:
             cpu), processes and threads. Empty in a summary of an earlier leapcore.
         links: Where listeners keep the run, by their names.
         error: Why it failed; empty in a summary of an earlier leapcore.
+
+    Example:
+        >>> from leapcore import RunReport
+        >>> report = RunReport(name="small", status="finished", steps=60, accuracy={"knn": 0.97})
+        >>> f"{report.name}: {report.status} after {report.steps} steps, kNN {report.accuracy['knn']:.0%}"
+        'small: finished after 60 steps, kNN 97%'
     """
 
     name: str = ""

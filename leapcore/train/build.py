@@ -7,14 +7,10 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from leapcore._version import __version__
 from leapcore.cache.budget import Budget
@@ -22,15 +18,14 @@ from leapcore.cache.features import FeatureCache
 from leapcore.cache.key import feature_key
 from leapcore.checkpoints.files import Checkpoint
 from leapcore.compat import keep_freed_memory
-from leapcore.core.alignment import WHOLE, BatchAlignment
+from leapcore.core.alignment import WHOLE
+from leapcore.core.batch_alignment import BatchAlignment
 from leapcore.core.distiller import Distiller
 from leapcore.core.duration import RunLength
-from leapcore.core.flops import FlopsLedger
 from leapcore.core.layer_check import idle_modules
-from leapcore.core.lr import LrSchedule
 from leapcore.core.provider import LayerFeatureProvider
-from leapcore.data.batches import TrainingBatches, evaluation_sample
-from leapcore.data.sources import ImageSplits, open_images
+from leapcore.data.batches import TrainingBatches
+from leapcore.data.sources import open_images
 from leapcore.data.views import mixed
 from leapcore.distributed.ranks import Ranks
 from leapcore.errors import DataError, prefix_errors
@@ -38,108 +33,19 @@ from leapcore.evaluation.retrieval import read_ground_truth
 from leapcore.models.build import backbone_of
 from leapcore.models.compile import compile_blocks
 from leapcore.models.info import model_facts
-from leapcore.plugins.events import ModelFacts
 from leapcore.spec import Spec
 from leapcore.spec.section import flat
 from leapcore.train.costs import StepCosts, student_macs, teacher_costs
 from leapcore.train.deepspeed import Engine, engine_config
 from leapcore.train.objective import build_match
+from leapcore.train.parts import AUTOCAST, Data, Models, RunParts
 from leapcore.train.schedules import curriculum_scheduler, lr_schedule
 from leapcore.train.teacher import Teacher
 from leapcore.train.zero_state import restore_optimizer_state
 
 logger = logging.getLogger(__name__)
 
-AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-MAP_IMAGES = 256  # on which the layers' alignments are mapped
 Report = Callable[[str], None]  # receives what is being done, in a few words
-
-
-class Data(NamedTuple):
-    """The images of a run.
-
-    Attributes:
-        splits: Training and validation images.
-        batches: Augmented batches of the training images.
-        length: Of the run.
-    """
-
-    splits: ImageSplits
-    batches: TrainingBatches
-    length: RunLength
-
-
-class Models(NamedTuple):
-    """The models of a run, before an engine partitions them.
-
-    Attributes:
-        student: The backbone that is trained.
-        teachers: Each with its curriculum.
-        distiller: The student with its heads; what the engine trains.
-        costs: What steps cost, by target layer.
-        student_facts: Sizes of the student; its MACs include the projectors'.
-        teacher_facts: Sizes of the teachers, by name.
-    """
-
-    student: LayerFeatureProvider
-    teachers: list[Teacher]
-    distiller: Distiller
-    costs: StepCosts
-    student_facts: ModelFacts
-    teacher_facts: dict[str, ModelFacts]
-
-
-@dataclass(kw_only=True)
-class RunParts:
-    """A run, built and ready for its first step.
-
-    Attributes:
-        spec: The resolved spec.
-        ranks: The processes that share the work.
-        device: Where this one computes.
-        splits: Training and validation images.
-        batches: Augmented batches of the training images.
-        length: Of the run.
-        student: The backbone that is trained.
-        teachers: Each with its curriculum.
-        distiller: The student with its heads; what the engine trains.
-        costs: What steps cost, by target layer.
-        student_facts: Sizes of the student; its MACs include the projectors'.
-        teacher_facts: Sizes of the teachers, by name.
-        ledger: Counts FLOPs.
-        engine: Trains the distiller.
-        lr_schedule: The learning rate over the steps, as a share of its peak.
-        student_copy: A plain copy of the student, for its weights where the engine partitions them; on the
-            first process only.
-    """
-
-    spec: Spec
-    ranks: Ranks
-    device: torch.device
-    splits: ImageSplits
-    batches: TrainingBatches
-    length: RunLength
-    student: LayerFeatureProvider
-    teachers: list[Teacher]
-    distiller: Distiller
-    costs: StepCosts
-    student_facts: ModelFacts
-    teacher_facts: dict[str, ModelFacts]
-    ledger: FlopsLedger
-    engine: Engine
-    lr_schedule: LrSchedule
-    student_copy: LayerFeatureProvider | None
-
-    @cached_property
-    def autocast(self) -> torch.autocast:
-        """The precision of the spec, as a context."""
-        kind = AUTOCAST[self.spec.train.precision]
-        return torch.autocast(self.device.type, kind, enabled=kind is not None)
-
-    @cached_property
-    def map_sample(self) -> Tensor:
-        """Validation images for the maps of CKA: bytes (n, 3, H, W), read when first needed."""
-        return evaluation_sample(self.splits.val, self.spec.data, MAP_IMAGES)
 
 
 def build(
@@ -210,7 +116,7 @@ def build_data(spec: Spec, ranks: Ranks, report: Report) -> Data:
             "there are no validation images",
             "Check data.source and data.val, or evaluate nothing: knn, linear and cka_map: never.",
         )
-    for folder in spec.evaluate.retrieval:  # a fault there is better found before the training than after
+    for folder in spec.evaluate.retrieval:  # a fault there shows before the training, not after
         read_ground_truth(Path(folder))
     digests = spec.cache.folder is not None
     batches = TrainingBatches(splits.train, data, train.batch_size, train.seed, ranks, digests=digests)
@@ -229,7 +135,9 @@ def build_models(spec: Spec, length: RunLength, ranks: Ranks, report: Report = l
     with prefix_errors("student"):
         student = backbone_of(spec.student, spec.data.image_size)
     report("counting FLOPs")
-    teachers = [build_teacher(spec, name, found, student, length, ranks) for name, found in providers.items()]
+    teachers = [
+        build_teacher(spec, name, provider, student, length, ranks) for name, provider in providers.items()
+    ]
     distiller = Distiller(
         student,
         {teacher.name: teacher.match for teacher in teachers},

@@ -8,14 +8,14 @@ from itertools import islice
 
 from torch import Tensor
 
-from leapcore.core.cka_map import cka_map
 from leapcore.core.distiller import student_weights
 from leapcore.core.features import LayerFeatures
 from leapcore.core.provider import LayerFeatureProvider
+from leapcore.evaluation.cka_map import cka_map
 from leapcore.evaluation.extract import evaluating, own_precision
 from leapcore.plugins.dispatch import Events
 from leapcore.plugins.events import CkaMap
-from leapcore.train.build import RunParts
+from leapcore.train.parts import RunParts
 from leapcore.train.teacher import Teacher
 from leapcore.train.zero_state import whole_weights
 

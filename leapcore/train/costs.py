@@ -11,15 +11,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from leapcore.core.alignment import BatchAlignment
+from leapcore.core.batch_alignment import BatchAlignment
 from leapcore.core.distiller import Distiller
 from leapcore.core.features import LayerFeatures, on_common_grid
 from leapcore.core.flops import STUDENT_STEP, FlopsLedger, count_layer_macs, count_macs
-from leapcore.core.forecast import Forecast
 from leapcore.core.layer_check import layer_shapes
 from leapcore.core.matching import Match, StudentFeatures
 from leapcore.core.provider import LayerFeatureProvider
 from leapcore.core.schedulers import DifficultyScheduler
+from leapcore.runs.forecast import Forecast
 
 TOKENS_PER_CHANNEL = 4  # below which biased CKA of unrelated features exceeds about 0.2
 

@@ -154,12 +154,12 @@ class _Settings(dict[str, Any]):
 
 def engine_config(spec: Spec, ranks: Ranks) -> dict[str, Any]:
     """DeepSpeed's settings for a spec."""
-    wanted = spec.engine
+    engine = spec.engine
     # Else stage 3 replaces torch's linear function for good, the teachers' and later runs' too.
-    zero = {"stage": wanted.zero_stage, "memory_efficient_linear": False, **_offload(wanted.offload)}
+    zero = {"stage": engine.zero_stage, "memory_efficient_linear": False, **_offload(engine.offload)}
     config = {
-        "train_micro_batch_size_per_gpu": images_at_once(spec.train.batch_size, wanted, ranks.size),
-        "gradient_accumulation_steps": wanted.accumulate,
+        "train_micro_batch_size_per_gpu": images_at_once(spec.train.batch_size, engine, ranks.size),
+        "gradient_accumulation_steps": engine.accumulate,
         "gradient_clipping": spec.optimizer.clip,  # left out, DeepSpeed would clip at 1
         "zero_allow_untested_optimizer": True,  # those that would go wrong were refused
         "zero_force_ds_cpu_optimizer": False,  # offloading is no reason to replace the optimizer
@@ -169,11 +169,11 @@ def engine_config(spec: Spec, ranks: Ranks) -> dict[str, Any]:
         },
         "steps_per_print": None,
     }
-    passed = {key: value for key, value in wanted.deepspeed.items() if key != "zero_optimization"}
+    passed = {key: value for key, value in engine.deepspeed.items() if key != "zero_optimization"}
     return {
         **config,
         **passed,
-        "zero_optimization": zero | wanted.deepspeed.get("zero_optimization", {}),
+        "zero_optimization": zero | engine.deepspeed.get("zero_optimization", {}),
     }
 
 

@@ -21,8 +21,8 @@ from leapcore.evaluation.retrieval import evaluate_retrieval
 from leapcore.plugins.dispatch import Events
 from leapcore.plugins.events import per_teacher
 from leapcore.spec import Spec
-from leapcore.train.build import RunParts
 from leapcore.train.cka_maps import measure_cka_maps, whole_student
+from leapcore.train.parts import RunParts
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from leapcore.data.loading import Batch
 from leapcore.distributed.agreement import Agreed, agree
 from leapcore.errors import DataError, DivergedError, shared
 from leapcore.plugins.dispatch import Events
-from leapcore.plugins.events import TargetChange, figure_name
-from leapcore.train.build import RunParts
+from leapcore.plugins.events import TargetChange
 from leapcore.train.evaluate import evaluate_on_the_way
 from leapcore.train.metrics import HostCopy, StepMetrics, alignment_averages, peak_memory
+from leapcore.train.parts import RunParts
 from leapcore.train.signals import StopSignals
 from leapcore.train.teacher import Teacher
 
@@ -64,11 +64,10 @@ class Loop:
         self.seconds = 0.0
         self.nonfinite = 0
         self.stopped = 0
-        self.metrics = StepMetrics(parts.ranks)
+        self.metrics = StepMetrics(parts)
         self.links: dict[str, str] = {}
         self._reported = (0, 0.0)  # step and seconds at the last report
         self._mixup = torch.Generator().manual_seed(parts.spec.train.seed)
-        self._names = _figure_names(parts)
         self._signals = StopSignals()
         self._save_wanted = False
         self._waited = 0.0  # seconds for images, since the last report
@@ -179,28 +178,19 @@ class Loop:
                 features = {t.name: t.features(part.pixels, part.digests, stamp) for t in parts.teachers}
             results.append(engine(part.pixels, features))
         result = merged(results)
-        on_host = HostCopy({LOSS: result.loss, **self._note(result, measured)})
+        scores = self._scores(result, measured)
+        self.metrics.note_step(result, scores)
+        on_host = HostCopy({LOSS: result.loss, **scores})
         engine.backward(results[-1].loss)
         return on_host
 
-    def _note(self, result: Distillation, measured: list[str]) -> dict[str, Tensor]:
-        """Keep a step's figures for the next report.
-
-        Returns:
-            The alignment with each teacher whose scheduler waits for it.
-        """
-        figures, scores = {"loss": result.loss.detach()}, {}
-        if self.parts.spec.objective.sigreg:
-            figures["sigreg_loss"] = result.sigreg_loss
+    def _scores(self, result: Distillation, measured: list[str]) -> dict[str, Tensor]:
+        """The student's alignment with each teacher whose scheduler waits for it."""
+        scores = {}
         for teacher in self.parts.teachers:
-            comparison, names = result.comparisons[teacher.name], self._names[teacher.name]
-            for loss in ("patch_loss", "cls_loss", "embedding_loss"):
-                if loss in names:
-                    figures[names[loss]] = getattr(comparison, loss)
-            if teacher.name in measured and teacher.alignment:
-                score = teacher.alignment(comparison.projected, comparison.target)
-                figures[names["alignment"]] = scores[teacher.name] = score
-        self.metrics.note(figures)
+            if teacher.alignment and teacher.name in measured:
+                comparison = result.comparisons[teacher.name]
+                scores[teacher.name] = teacher.alignment(comparison.projected, comparison.target)
         return scores
 
     def _mixed(self, images: Tensor) -> Tensor:
@@ -228,15 +218,13 @@ class Loop:
 
     def _record_cache_hits(self, hits: list[int]) -> None:
         """Take back what the teachers' caches spared them in this step, of so many images each."""
-        parts, figures = self.parts, dict[str, Tensor]()
+        parts, shares = self.parts, dict[str, float]()
         for teacher, images in zip(parts.teachers, hits, strict=True):
             if teacher.cache:
                 cost = parts.costs.teachers[teacher.name].teacher[self._targets[teacher.name]]
                 parts.ledger.record_spared(images * cost)
-                share = torch.full((), images / parts.spec.train.batch_size, device=parts.device)
-                figures[self._names[teacher.name]["cache_hits"]] = share
-        if figures:
-            self.metrics.note(figures)
+                shares[teacher.name] = images / parts.spec.train.batch_size
+        self.metrics.note_cache_hits(shares)
 
     def _report_skipped_images(self) -> None:
         """Report the images of this batch that could not be read; too many of them end the run."""
@@ -312,10 +300,9 @@ class Loop:
         """Means over the steps since the last report; layer and rate of the last step."""
         parts, (step, seconds) = self.parts, self._reported
         images = (self.step - step) * parts.spec.train.batch_size
-        layers = {self._names[name]["target_layer"]: target + 1 for name, target in self._targets.items()}
         metrics = {
             "epoch": self.step / parts.length.steps_per_epoch,
-            **layers,
+            **self.metrics.target_layers(self._targets),
             **self.metrics.take_means(),
             **alignment_averages(parts.teachers),
             "lr": self._lr,
@@ -368,16 +355,6 @@ class Loop:
         self._reported = (step, seconds)
         self.metrics.load_state_dict(state["metrics"])
         self._mixup.set_state(torch.tensor(list(bytes.fromhex(state["mixing"])), dtype=torch.uint8))
-
-
-def _figure_names(parts: RunParts) -> dict[str, dict[str, str]]:
-    """What each figure of each teacher is called: with the teacher's name where there are several."""
-    figures = ["target_layer", "patch_loss", "cls_loss", "alignment", "cache_hits"]
-    figures += ["embedding_loss"] * bool(parts.spec.objective.patch_embedding)
-    return {
-        teacher.name: {figure: figure_name(figure, teacher.name, parts.teachers) for figure in figures}
-        for teacher in parts.teachers
-    }
 
 
 @contextmanager

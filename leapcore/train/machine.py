@@ -12,7 +12,7 @@ from leapcore.compat import import_deepspeed, import_timm
 
 
 def machine(processes: int, device: torch.device) -> dict[str, Any]:
-    """Versions, device and sizes that a summary tells, for whoever compares it with another.
+    """Versions, device and sizes that a summary holds, for whoever compares it with another.
 
     Args:
         processes: How many share the work.

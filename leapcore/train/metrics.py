@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leapcore.distributed.ranks import Ranks
+from leapcore.core.distiller import Distillation
 from leapcore.plugins.events import figure_name
+from leapcore.train.parts import RunParts
 from leapcore.train.teacher import Teacher
 
 
@@ -43,16 +44,42 @@ class StepMetrics:
     """Metrics of the steps since the last report.
 
     Args:
-        ranks: The processes; each notes those of its own share of the batches.
+        parts: The run; each of its processes notes the figures of its own share of the batches.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
+    def __init__(self, parts: RunParts) -> None:
+        self._ranks = parts.ranks
+        self._sigreg = bool(parts.spec.objective.sigreg)
+        self._names = _figure_names(parts)
         self._pending: list[dict[str, Tensor]] = []
 
-    def note(self, figures: dict[str, Tensor]) -> None:
-        """Keep a step's figures, each a scalar on the device."""
+    def note_step(self, result: Distillation, scores: Mapping[str, Tensor]) -> None:
+        """Keep a step's losses, and the alignments that were measured, by teacher."""
+        figures = {"loss": result.loss.detach()}
+        if self._sigreg:
+            figures["sigreg_loss"] = result.sigreg_loss
+        for teacher, names in self._names.items():
+            for loss in ("patch_loss", "cls_loss", "embedding_loss"):
+                if loss in names:
+                    figures[names[loss]] = getattr(result.comparisons[teacher], loss)
+            if teacher in scores:
+                figures[names["alignment"]] = scores[teacher]
         self._pending.append(figures)
+
+    def note_cache_hits(self, shares: Mapping[str, float]) -> None:
+        """Keep the shares of a step's images that the caches held, by teacher; empty without caches."""
+        if shares:
+            device = self._ranks.device
+            self._pending.append(
+                {
+                    self._names[teacher]["cache_hits"]: torch.full((), share, device=device)
+                    for teacher, share in shares.items()
+                }
+            )
+
+    def target_layers(self, targets: Mapping[str, int]) -> dict[str, int]:
+        """Each teacher's target, counted from 1, as a figure."""
+        return {self._names[teacher]["target_layer"]: target + 1 for teacher, target in targets.items()}
 
     def take_means(self) -> dict[str, float]:
         """Means over the steps and processes, and forget them."""
@@ -80,6 +107,16 @@ class StepMetrics:
             {name: torch.tensor(value, device=self._ranks.device) for name, value in figures.items()}
             for figures in state
         ]
+
+
+def _figure_names(parts: RunParts) -> dict[str, dict[str, str]]:
+    """What each figure of each teacher is called: with the teacher's name where there are several."""
+    figures = ["target_layer", "patch_loss", "cls_loss", "alignment", "cache_hits"]
+    figures += ["embedding_loss"] * bool(parts.spec.objective.patch_embedding)
+    return {
+        teacher.name: {figure: figure_name(figure, teacher.name, parts.teachers) for figure in figures}
+        for teacher in parts.teachers
+    }
 
 
 def alignment_averages(teachers: Sequence[Teacher]) -> dict[str, float]:

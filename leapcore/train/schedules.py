@@ -31,7 +31,13 @@ def build_scheduler(
     Raises:
         UnknownNameError: No plugin registers it.
         SpecError: An option is unknown or wrong.
-        ValueError: An option names a layer that is none.
+        ValueError: An option names a layer that does not exist.
+
+    Example:
+        >>> from leapcore import RunLength, build_scheduler
+        >>> scheduler = build_scheduler("linear", 12, run=RunLength(24, steps_per_epoch=4))
+        >>> [scheduler.step(None) for _ in range(3)], scheduler.target
+        ([True, True, False], 2)
     """
     factory = installed_plugins().get("schedulers", name)
     try:
@@ -39,8 +45,8 @@ def build_scheduler(
     except ValidationError as error:
         model = options_model(factory)
         problems = error_messages(model, error).items()
-        told = [f"the scheduler '{name}': {'.'.join(map(str, path))}: {said}" for path, said in problems]
-        raise SpecError("\n".join(told), f"Its options: {', '.join(model.model_fields)}.") from error
+        lines = [f"the scheduler '{name}': {'.'.join(map(str, path))}: {fault}" for path, fault in problems]
+        raise SpecError("\n".join(lines), f"Its options: {', '.join(model.model_fields)}.") from error
     scheduler: DifficultyScheduler = factory(num_layers, **checked)
     if run is not None:
         scheduler.run = run

@@ -13,8 +13,8 @@ from leapcore._version import __version__
 from leapcore.checkpoints.files import Checkpoint
 from leapcore.errors import CheckpointError
 from leapcore.spec import BackboneSpec
-from leapcore.train.build import RunParts
 from leapcore.train.loop import Loop
+from leapcore.train.parts import RunParts
 from leapcore.train.teacher import Teacher
 from leapcore.train.zero_state import whole_optimizer_state, whole_weights
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from leapcore.cache.features import FeatureCache
 from leapcore.cache.segments import Stamp
-from leapcore.core.alignment import BatchAlignment
+from leapcore.core.batch_alignment import BatchAlignment
 from leapcore.core.distiller import Distillation
 from leapcore.core.features import LayerFeatures
 from leapcore.core.matching import Match, TeacherFeatures
@@ -124,7 +124,7 @@ class Teacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all its weights, which tells it from every other teacher."""
+        """A hash of all its weights, which no other teacher has."""
         return weights_digest(self.provider)
 
     @torch.no_grad()

@@ -27,14 +27,14 @@ def whole_weights(engine: Engine) -> Tensors:
     utils = import_deepspeed().utils
     module = engine.module
     parameters = dict(module.named_parameters(remove_duplicate=False))
-    found = {}
+    weights = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         whole = tensor
         if engine.zero_stage and name in parameters:
             whole = utils.safe_get_full_fp32_param(parameters[name])
         if engine.is_first:
-            found[name] = whole.detach().to("cpu", copy=True).contiguous()
-    return found
+            weights[name] = whole.detach().to("cpu", copy=True).contiguous()
+    return weights
 
 
 def whole_optimizer_state(engine: Engine) -> tuple[Tensors, dict[str, Any]]:
@@ -62,7 +62,7 @@ def whole_optimizer_state(engine: Engine) -> tuple[Tensors, dict[str, Any]]:
 
 
 def restore_optimizer_state(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) -> None:
-    """Give the optimizer back what :func:`whole_optimizer_state` found."""
+    """Give the optimizer back what :func:`whole_optimizer_state` took."""
     for group, saved in zip(engine.optimizer.param_groups, numbers["groups"], strict=True):
         group.update({key: restored(value) for key, value in saved.items()})
     if engine.zero_stage == 0:
@@ -125,7 +125,7 @@ def _restore_pieces(engine: Engine, tensors: Tensors, numbers: dict[str, Any]) -
     """First empty state for every piece, then each parameter's part of it.
 
     An optimizer has no state before its first step. So every piece (N / R,) gets zeros (N / R,) for each kind
-    of tensor that was saved; :func:`_link_pieces` tells DeepSpeed which range of them is which parameter's;
+    of tensor that was saved; :func:`_link_pieces` gives DeepSpeed which range of them is which parameter's;
     and ``put`` copies the part of a saved tensor, of the parameter's shape, that lies in this piece.
     """
     put = import_deepspeed().utils.safe_set_full_optimizer_state

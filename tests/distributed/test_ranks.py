@@ -11,7 +11,7 @@ import torch
 from conftest import write_shards
 
 from leapcore import linear_cka, load_spec, mean_cosine, run
-from leapcore.core.alignment import BatchAlignment
+from leapcore.core.batch_alignment import BatchAlignment
 from leapcore.core.losses import sigreg
 from leapcore.data.batches import TrainingBatches
 from leapcore.data.sources import digits

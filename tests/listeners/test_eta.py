@@ -7,8 +7,8 @@ from rich.progress import Progress
 
 from leapcore.core.alignment_schedulers import CkaScheduler
 from leapcore.core.duration import Duration, RunLength
-from leapcore.core.forecast import Forecast
 from leapcore.listeners.eta import EtaColumn
+from leapcore.runs.forecast import Forecast
 
 COSTS, BATCH, STEPS = [10.0 * layer for layer in range(1, 11)], 64, 400
 

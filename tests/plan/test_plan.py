@@ -6,13 +6,13 @@ import pytest
 from shared import PAPER_SAVINGS
 
 from leapcore import load_spec, run
-from leapcore.core.forecast import Stay
 from leapcore.plan.advice import advice
 from leapcore.plan.costs import Costs
 from leapcore.plan.parts import planned
 from leapcore.plan.probe import Measured, Probe
 from leapcore.plan.scenarios import scenarios
 from leapcore.plan.sizes import trained
+from leapcore.runs.forecast import Stay
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_the_flops_are_those_that_the_run_books_and_the_files_as_large(spec_file
     report = run(load_spec(spec_file, wanted), output=tmp_path / "run")
     costs = _costs(spec_file, *wanted)
     start = report.curriculum[0].target - 1
-    ledger = costs.booked(costs.by_the_clock(start))
+    ledger = costs.ledger_of(costs.by_the_clock(start))
     assert ledger.flops_by_part() == report.flops["spent_by_part"]
     assert ledger.baseline == report.flops["baseline"]
     sizes, (kept,) = trained(costs.parts), (tmp_path / "run/checkpoints").glob("step-*")

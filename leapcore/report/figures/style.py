@@ -1,4 +1,4 @@
-"""How methods are told apart: by colour, by line and by marker, so that print without colour will do."""
+"""How methods are distinguished: by colour, by line and by marker, so that print without colour will do."""
 
 from __future__ import annotations
 

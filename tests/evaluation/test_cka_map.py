@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from leapcore import linear_cka
-from leapcore.core.cka_map import cka_map
 from leapcore.core.features import LayerFeatures, on_common_grid
+from leapcore.evaluation.cka_map import cka_map
 
 IMAGES = torch.arange(12).view(12, 1, 1, 1)
 

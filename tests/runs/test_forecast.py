@@ -3,8 +3,8 @@ import pytest
 from leapcore.core.alignment_schedulers import CkaScheduler, PlateauScheduler
 from leapcore.core.clock_schedulers import LinearScheduler
 from leapcore.core.duration import Duration, RunLength
-from leapcore.core.forecast import Forecast, Stay, StepTimes, course, ends, started_at, together
 from leapcore.core.schedulers import FixedScheduler
+from leapcore.runs.forecast import Forecast, Stay, StepTimes, course, ends, started_at, together
 
 LENGTH = RunLength(total_steps=60, steps_per_epoch=5)
 
@@ -57,7 +57,7 @@ def test_the_forecast_follows_a_student_that_is_quicker():
 def test_a_walk_that_keeps_to_the_forecast_is_not_simulated_again(monkeypatch):
     scheduler, asked = _with_run(LinearScheduler(4)), []
     forecast = Forecast({"t": scheduler}, {"t": [1, 2, 3, 4]}, others=0)
-    monkeypatch.setattr("leapcore.core.forecast.course", lambda *a: asked.append(a) or course(*a))
+    monkeypatch.setattr("leapcore.runs.forecast.course", lambda *a: asked.append(a) or course(*a))
     for step in range(60):
         assert sum(steps for steps, _ in forecast.left(step)) == 60 - step
         scheduler.step(None)
