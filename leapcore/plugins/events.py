@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from leapcore.runs.forecast import Forecast
     from leapcore.spec import Spec
 
 
@@ -55,6 +54,16 @@ class ModelFacts:
     std: tuple[float, ...]
 
 
+class StepForecast(Protocol):
+    """What the steps that are left will cost, as :class:`leapcore.runs.forecast.Forecast` knows it."""
+
+    def cost(self, targets: Mapping[str, int]) -> float:
+        """What a step costs with these targets, each teacher's 0-based index."""
+
+    def left(self, done: int) -> Iterable[tuple[int, float]]:
+        """After so many steps: how many are left of which cost, in their order."""
+
+
 @dataclass(frozen=True)
 class RunStart:
     """A run that is about to take its first step.
@@ -85,7 +94,7 @@ class RunStart:
     val_images: int
     step: int = 0
     targets: dict[str, int] = field(default_factory=dict)
-    forecast: Forecast | None = None
+    forecast: StepForecast | None = None
     deepest: dict[str, int] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
 
