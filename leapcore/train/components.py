@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from leapcore.cache.budget import Budget
 from leapcore.cache.features import FeatureCache
 from leapcore.cache.key import feature_key
+from leapcore.cache.limit import DiskLimit
 from leapcore.core.duration import RunLength
 from leapcore.core.flops import count_layer_macs
 from leapcore.core.losses import FeatureLoss
@@ -162,7 +162,7 @@ def give_caches(spec: Spec, teachers: Sequence[Teacher], ranks: Ranks, device: t
             "every epoch has views of its own, so the cache helps only another run with the same seed; "
             "set data.augment.views to let views come again in this one"
         )
-    budget = Budget(Path(spec.cache.folder).expanduser(), int(spec.cache.limit_gb * 1e9), ranks.size)
+    limit = DiskLimit(Path(spec.cache.folder).expanduser(), int(spec.cache.limit_gb * 1e9), ranks.size)
     for teacher in teachers:
         key = feature_key(teacher.name, teacher.provider, teacher.match, teacher.fingerprint, spec, device)
-        teacher.cache = FeatureCache(teacher.name, key, budget, ranks.rank)
+        teacher.cache = FeatureCache(teacher.name, key, limit, ranks.rank)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leapcore.cache.segments import Stamp
+from leapcore.cache.records import Stamp
 from leapcore.checkpoints.saver import Saver
 from leapcore.core.distiller import Distillation, merged
 from leapcore.data.images import share_faults
@@ -160,7 +160,7 @@ class Loop:
     def _agree(self, loss: float, save: bool) -> Agreed:
         """Before the weights move: what all processes say of this step."""
         place = [self.step, *self._targets().values()]
-        found = [teacher.cache.take_found() if teacher.cache else 0 for teacher in self.parts.teachers]
+        found = [teacher.cache.take_hits() if teacher.cache else 0 for teacher in self.parts.teachers]
         agreed = agree(
             self.parts.ranks, place, loss=loss, signal=self._signals.received, save=save, found=found
         )
