@@ -1,56 +1,58 @@
-"""A teacher's features of one image as a record: the bytes of a safetensors file."""
+"""A teacher's features of one image as a record, bytes of fixed size, and features again."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load, save
+from numpy.typing import NDArray
 
 from leapcore.core.features import LayerFeatures
 from leapcore.core.matching import TeacherFeatures
 
-
-def encode(features: TeacherFeatures) -> Iterator[bytes]:
-    """A record for each image, all of one size."""
-    layers = _by_name(features)
-    grids = json.dumps({name: layer.grid for name, layer in layers.items()})
-    tensors = {f"{name}.tokens": layer.tokens.cpu() for name, layer in layers.items()}
-    for name, layer in layers.items():
-        if layer.prefix_tokens is not None:
-            tensors[f"{name}.prefix_tokens"] = layer.prefix_tokens.cpu()
-    for image in zip(*(tensor.split(1) for tensor in tensors.values()), strict=True):
-        # Copies, since safetensors takes no two tensors that share memory.
-        copies = [tensor.clone(memory_format=torch.contiguous_format) for tensor in image]
-        yield save(dict(zip(tensors, copies, strict=True)), {"grids": grids})
+Form = list[dict[str, Any]]  # grid, types and shapes of each layer, as JSON has them
+Records = NDArray[np.uint8]  # (B, bytes)
 
 
-def decode(record: bytes) -> TeacherFeatures:
-    """The features of an image (B = 1), bit for bit, on the CPU."""
-    tensors = load(record)
-    layers = {
-        name: LayerFeatures(
-            tensors[f"{name}.tokens"], grid and tuple(grid), tensors.get(f"{name}.prefix_tokens")
-        )
-        for name, grid in json.loads(header(record)["__metadata__"]["grids"]).items()
-    }
-    embedding = layers.pop("embedding", None)
-    return TeacherFeatures(list(layers.values()), embedding)
+def form_of(features: TeacherFeatures) -> Form:
+    """What is the same for all images."""
+    return [
+        {
+            "grid": layer.grid and list(layer.grid),
+            "tensors": [[str(t.dtype).removeprefix("torch."), *t.shape[1:]] for t in layer.tensors],
+            "embedding": layer is features.embedding,
+        }
+        for layer in _layers(features)
+    ]
 
 
-def header(record: bytes) -> dict[str, Any]:
-    """What a record says of its tensors: types, shapes, grids. It is the same for every image."""
-    length = int.from_bytes(record[:8], "little")
-    return dict(json.loads(record[8 : 8 + length]))
+def encode(features: TeacherFeatures) -> Records:
+    """The record of each image."""
+    tensors = [tensor.cpu().contiguous() for layer in _layers(features) for tensor in layer.tensors]
+    return np.concatenate([tensor.flatten(1).view(torch.uint8).numpy() for tensor in tensors], axis=1)
 
 
-def bytes_per_image(features: TeacherFeatures) -> int:
-    """Bytes of an image's features; its record has about 300 more."""
-    return sum(tensor[:1].nbytes for layer in _by_name(features).values() for tensor in layer.tensors)
+def decode(form: Form, records: Records, device: torch.device) -> TeacherFeatures:
+    """The features that were encoded, bit for bit."""
+    layers, start = list[LayerFeatures](), 0
+    for layer in form:
+        tensors = []
+        for dtype, *shape in layer["tensors"]:
+            end = start + prod(shape) * getattr(torch, dtype).itemsize
+            columns = torch.from_numpy(np.ascontiguousarray(records[:, start:end])).to(device)
+            tensors.append(columns.view(getattr(torch, dtype)).view(-1, *shape))
+            start = end
+        layers.append(LayerFeatures(tensors[0], layer["grid"] and tuple(layer["grid"]), *tensors[1:]))
+    return TeacherFeatures(layers[:-1], layers[-1]) if form[-1]["embedding"] else TeacherFeatures(layers)
 
 
-def _by_name(features: TeacherFeatures) -> dict[str, LayerFeatures]:
-    layers = {str(number): layer for number, layer in enumerate(features.layers)}
-    return layers if features.embedding is None else layers | {"embedding": features.embedding}
+def record_size(features: TeacherFeatures) -> int:
+    """Bytes of a record."""
+    return sum(tensor[:1].nbytes for layer in _layers(features) for tensor in layer.tensors)
+
+
+def _layers(features: TeacherFeatures) -> list[LayerFeatures]:
+    """The layers and then, if there is one, the patch embedding."""
+    return [*features.layers, *([features.embedding] if features.embedding else [])]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from leapcore.cache.encoding import decode, encode, header
+from leapcore.cache.encoding import decode, encode, form_of
 from leapcore.cache.limit import DiskLimit
 from leapcore.cache.records import RecordStore, Stamp, as_batch
 from leapcore.core.matching import TeacherFeatures
@@ -31,7 +31,6 @@ class FeatureCache:
         self._owner, self._key, self._limit, self._rank = owner, key, limit, rank
         self._layers: Sequence[int] = ()
         self._store: RecordStore | None = None
-        self._form: dict[str, Any] | None = None  # of the records in the store
         self._hits = 0
 
     def features(
@@ -55,35 +54,36 @@ class FeatureCache:
             PluginError: The teacher gave features of two forms.
         """
         store, images = self._store_of(layers), [row.tobytes() for row in digests.numpy()]
-        first = {view: row for row, view in reversed(list(enumerate(images)))}
-        views = list(dict.fromkeys(images))  # alike ones once, so that all of them are given the same
-        stored = {view: record for view in views if (record := store.read(view))}
-        missing = [view for view in views if view not in stored]
+        rows = dict[bytes, int]()
+        for row, view in enumerate(images):
+            rows.setdefault(view, row)  # views that are alike are read or computed once
+        stored = {view: record for view in rows if (record := store.read(view))}
         self._hits += sum(view in stored and _is_hit(stored[view][1], stamp) for view in images)
-        parts = [_decoded([record for record, _ in stored.values()], pixels.device)] if stored else []
-        if missing:
+        records: dict[bytes, Any] = {view: record for view, (record, _) in stored.items()}
+        if missing := [view for view in rows if view not in stored]:
             whole = len(missing) == len(images)
-            computed = compute(pixels if whole else pixels[[first[view] for view in missing]])
+            computed = compute(pixels if whole else pixels[[rows[view] for view in missing]])
             self._keep(store, missing, computed, stamp)
             if whole:
                 return computed
-            parts.append(computed)
-        row = {view: row for row, view in enumerate([*stored, *missing])}
-        return _map(TeacherFeatures.joined(parts), lambda tensor: tensor[[row[view] for view in images]])
+            records |= zip(missing, encode(computed), strict=True)
+        assert store.form is not None, "what is stored or computed has one"
+        content = bytearray().join(records[view] for view in images)
+        return decode(store.form, np.frombuffer(content, np.uint8).reshape(len(images), -1), pixels.device)
 
     def _keep(
         self, store: RecordStore, views: Sequence[bytes], computed: TeacherFeatures, stamp: Stamp
     ) -> None:
         """Write what was computed, if there is room."""
-        form = header(next(encode(_map(computed, lambda tensor: tensor[:1]))))
-        if self._form not in (None, form):
+        form = form_of(computed)
+        if store.form not in (None, form):
             raise PluginError(
                 f"a teacher's features do not have the form of those that it gave before in '{store.folder}'",
                 "Delete that folder; a backbone's features must have one form for each layer.",
             )
-        self._form = form
+        store.form = form
         if not self._limit.reached:
-            batch = as_batch(views, list(encode(computed)), stamp)
+            batch = as_batch(views, encode(computed), form, stamp)
             self._limit.write(len(batch), lambda: store.append(batch))
 
     def _store_of(self, layers: Sequence[int]) -> RecordStore:
@@ -93,9 +93,6 @@ class FeatureCache:
             folder = self._limit.root / hashlib.blake2b(content, digest_size=16).hexdigest()
             self._limit.use(self._owner, folder)
             self._layers, self._store = layers, RecordStore(folder, key, self._rank)
-            records = (self._store.read(view) for view in list(self._store.places))
-            record = next(filter(None, records), None)
-            self._form = header(record[0]) if record else None
         return self._store
 
     def refresh(self) -> None:
@@ -116,13 +113,3 @@ def _is_hit(computed: Stamp, now: Stamp) -> bool:
     on from a checkpoint before it, whose ledger does not know of it. It counts as computed, once.
     """
     return not (computed.run == now.run and computed.step >= now.step)
-
-
-def _decoded(records: Iterable[bytes], device: torch.device) -> TeacherFeatures:
-    features = TeacherFeatures.joined([decode(record) for record in records])
-    return _map(features, lambda tensor: tensor.to(device))
-
-
-def _map(features: TeacherFeatures, function: Callable[[Tensor], Tensor]) -> TeacherFeatures:
-    embedding = features.embedding.map(function) if features.embedding else None
-    return TeacherFeatures([layer.map(function) for layer in features.layers], embedding)

@@ -23,14 +23,12 @@ class DiskLimit:
         root: The folder of all keys' folders; what else is in there is left alone.
         size: Most bytes that they may hold.
         processes: How many of this run write there, each as much as any other.
-
-    Attributes:
-        reached: Whether nothing can be written until a target changes.
     """
 
     def __init__(self, root: Path, size: int, processes: int) -> None:
         self.root, self._size, self._processes = root, size, processes
-        self.reached = self._warned = False
+        self.reached = False  # whether nothing can be written until a target changes
+        self._warned = False
         self._room = 0  # of this process, until all is measured again
         self._in_use: dict[str, Path] = {}
 
@@ -40,10 +38,7 @@ class DiskLimit:
         self.reached, self._room = False, 0
 
     def write(self, size: int, act: Callable[[], None]) -> None:
-        """Let ``act`` write so many bytes, if there is room or what this run does not use now can make some.
-
-        It may raise an OSError, if it leaves nothing of what it wrote.
-        """
+        """Let ``act`` write so many bytes, or raise an OSError and leave none, if there is room or can be."""
         while not self.reached:
             try:
                 if self._reserve(size):
@@ -67,12 +62,11 @@ class DiskLimit:
         return self._room >= 0
 
     def _drop_least_recent(self) -> bool:
-        """Delete the folder that was unused longest; False if none can be."""
+        """Delete the folder whose key was unused longest, or is gone; False if none can be."""
         self._room, in_use = 0, self._in_use.values()
         unused = {folder: files for folder, files in self._folders().items() if folder not in in_use}
         if not unused:
             return False
-        # A folder whose key is gone is the oldest.
         oldest = min(unused, key=lambda folder: getattr(unused[folder].get(folder / KEY), "st_mtime", 0.0))
         with suppress(OSError):  # another process may do the same, or write a new file there
             for file in unused[oldest]:

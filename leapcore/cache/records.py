@@ -1,7 +1,7 @@
 """The records of one key on disk: a file for each batch that was computed, written whole and never changed.
 
-A file's first line is a checksum and JSON: run and step that computed it, the size of a record, and of each
-record the digest of its view and its checksum. The records follow. No file has two writers; none is locked.
+A file's first line is a checksum and JSON: run and step that computed it, the records' form and size, and of
+each record the digest of its view and its checksum. The records follow. No file has two writers or a lock.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from leapcore.cache.encoding import Form, Records
 from leapcore.files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class RecordStore:
 
     def __init__(self, folder: Path, key: Mapping[str, Any], rank: int) -> None:
         self.folder, self._key, self._rank = folder, key, rank
-        self.places: dict[bytes, Place] = {}  # by view
+        self.form: Form | None = None  # of all records
+        self._places: dict[bytes, Place] = {}
         self._known = set[Path]()
         self._warned = False
         self.refresh()
@@ -66,18 +68,20 @@ class RecordStore:
 
     def _learn(self, path: Path) -> None:
         with suppress(OSError):  # deleted in this moment
-            self.places |= _places(path)
+            form, places = _contents(path)
+            self.form = self.form or form
+            self._places |= places if form == self.form else {}
         self._known.add(path)
 
     def read(self, view: bytes) -> tuple[bytes, Stamp] | None:
         """A view's record and when it was computed; None if it is not there, or not as it was written."""
-        if (place := self.places.get(view)) is None:
+        if (place := self._places.get(view)) is None:
             return None
         with suppress(OSError), place.path.open("rb", buffering=0) as file:
             record = os.pread(file.fileno(), place.size, place.start)
             if zlib.crc32(record) == place.checksum:
                 return record, place.stamp
-        del self.places[view]
+        del self._places[view]
         if place.path.exists() and not self._warned:
             self._warned, folder = True, self.folder
             logger.warning("the cache in '%s' is damaged; what cannot be read is computed again", folder)
@@ -97,21 +101,21 @@ class RecordStore:
         self._learn(path)
 
 
-def as_batch(views: Sequence[bytes], records: Sequence[bytes], stamp: Stamp) -> bytes:
-    """The bytes of a batch's file, of records that all have one size."""
+def as_batch(views: Sequence[bytes], records: Records, form: Form, stamp: Stamp) -> bytes:
+    """The bytes of a batch's file."""
     checksums = {view.hex(): zlib.crc32(record) for view, record in zip(views, records, strict=True)}
-    head = json.dumps([*stamp, len(records[0]), checksums]).encode() + b"\n"
-    return b"".join([b"%08x" % zlib.crc32(head), head, *records])
+    head = json.dumps([*stamp, form, records.shape[1], checksums]).encode() + b"\n"
+    return b"".join([b"%08x" % zlib.crc32(head), head, records.data])
 
 
-def _places(path: Path) -> dict[bytes, Place]:
-    """The records of a batch's file, by view; none if its first line is damaged."""
+def _contents(path: Path) -> tuple[Form | None, dict[bytes, Place]]:
+    """What is in a batch's file: the records' form, and by view where they are. Nothing if it is damaged."""
     with path.open("rb") as file:
         line = file.readline()
     if line[:8] != b"%08x" % zlib.crc32(line[8:]):
-        return {}
-    run, step, size, checksums = json.loads(line[8:])
+        return None, {}
+    run, step, form, size, checksums = json.loads(line[8:])
     places, stamp = dict[bytes, Place](), Stamp(run, step)
     for number, (view, checksum) in enumerate(checksums.items()):
         places[bytes.fromhex(view)] = Place(path, len(line) + number * size, size, checksum, stamp)
-    return places
+    return form, places

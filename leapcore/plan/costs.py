@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from leapcore.cache.encoding import bytes_per_image
+from leapcore.cache.encoding import record_size
 from leapcore.core.alignment import ALIGNMENTS
 from leapcore.core.features import LayerFeatures
 from leapcore.core.flops import FLOPS_PER_MAC, STUDENT_STEP, FlopsLedger
@@ -155,7 +155,7 @@ def _layer_costs(teacher: Teacher, student: StudentFeatures) -> LayerCosts:
         scores=scores,
         tokens=tokens,
         widths=widths,
-        stored=[bytes_per_image(TeacherFeatures(targets, _embedding(teacher))) for targets in asked],
+        stored=[record_size(TeacherFeatures(targets, _embedding(teacher))) for targets in asked],
     )
 
 

@@ -157,14 +157,14 @@ def flip(file, place):
     ("harm", "lost", "warned"),
     [
         (lambda file: cut(file, by=1), 1, 1),
-        (lambda file: cut(file, by=900), 2, 1),
+        (lambda file: cut(file, by=500), 2, 1),
         (lambda file: cut(file, to=60), 2, 0),
         (lambda file: cut(file, to=5), 2, 0),
         (lambda file: cut(file, to=0), 2, 0),
         (lambda file: flip(file, 3), 2, 0),
         (lambda file: flip(file, 30), 2, 0),
         (lambda file: flip(file, -1), 1, 1),
-        (lambda file: flip(file, -900), 1, 1),
+        (lambda file: flip(file, -500), 1, 1),
         (lambda file: file.unlink(), 2, 0),
         (lambda file: file.with_name("key.json").write_text('{"layers": [0'), 0, 0),
         (lambda file: file.with_name("key.json").unlink(), 0, 0),
@@ -246,17 +246,17 @@ def test_the_folder_unused_longest_goes_and_nothing_that_is_not_the_caches(tmp_p
 
 @pytest.mark.parametrize("processes", [1, 4])
 def test_at_the_limit_it_says_so_once_and_computes(tmp_path, caplog, processes):
-    cached = Cached(tmp_path, size=60_000, processes=processes)
+    cached = Cached(tmp_path, size=30_000, processes=processes)
     for first in range(0, 100, 5):
         cached.right(*range(first, first + 5), computes=5)
-        assert size(tmp_path) <= 60_000
-    assert caplog.text.count("takes no more: it has reached cache.limit_gb: 6e-05; the run goes on") == 1
+        assert size(tmp_path) <= 30_000
+    assert caplog.text.count("takes no more: it has reached cache.limit_gb: 3e-05; the run goes on") == 1
     cached.right(0, 1, 2, 3, 4, computes=0)
     cached.right(0, 99, computes=1)
     cached.right(*range(9), layers=(0, 2), computes=9)  # what the other layers hold may go now
     cached.right(*range(9), layers=(0, 2), computes=0)
     cached.right(0, 1, 2, computes=3)
-    assert size(tmp_path) <= 60_000
+    assert size(tmp_path) <= 30_000
 
 
 def test_two_teachers_do_not_delete_each_others(tmp_path, caplog):
