@@ -1,26 +1,20 @@
-"""A teacher's cache: features that are known are read, the others computed and kept."""
+"""A teacher's cache: features that are stored are read, the others computed and stored."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from leapcore.cache.budget import Budget
-from leapcore.cache.layout import Layout, Records, as_records
-from leapcore.cache.segments import Stamp, block_size
-from leapcore.cache.shelf import Shelf
+from leapcore.cache.encoding import decode, encode, form_of
+from leapcore.cache.limit import DiskLimit
+from leapcore.cache.records import RecordStore, Stamp, as_batch
 from leapcore.core.matching import TeacherFeatures
-
-if TYPE_CHECKING:
-    pass
-
-logger = logging.getLogger(__name__)
+from leapcore.errors import PluginError
 
 
 class FeatureCache:
@@ -29,15 +23,15 @@ class FeatureCache:
     Args:
         owner: The teacher's name.
         key: All else that decides its features (:func:`feature_key`), but for the layers.
-        budget: Says whether something may be written.
+        limit: Says whether something may be written.
         rank: Of this process.
     """
 
-    def __init__(self, owner: str, key: dict[str, Any], budget: Budget, rank: int) -> None:
-        self._owner, self._key, self._budget, self._rank = owner, key, budget, rank
+    def __init__(self, owner: str, key: dict[str, Any], limit: DiskLimit, rank: int) -> None:
+        self._owner, self._key, self._limit, self._rank = owner, key, limit, rank
         self._layers: Sequence[int] = ()
-        self._shelf: Shelf | None = None
-        self._found = 0
+        self._store: RecordStore | None = None
+        self._hits = 0
 
     def features(
         self,
@@ -55,71 +49,67 @@ class FeatureCache:
             digests: (B, 16), of the bytes that the pixels were made of.
             stamp: This step.
             compute: The teacher.
+
+        Raises:
+            PluginError: The teacher gave features of two forms.
         """
-        shelf, names = self._shelf_of(layers), [row.tobytes() for row in digests.numpy()]
-        views = list(dict.fromkeys(names))  # alike ones once, so that all of them are given the same
-        records, stamps = shelf.read(views)
-        found = dict(zip(views, stamps, strict=True))
-        self._found += sum(_spares(found[name], stamp) for name in names)
-        layout, missing = shelf.layout, [view for view in views if found[view] is None]
-        if missing:
-            whole = len(missing) == len(names)
-            computed = compute(pixels if whole else pixels[_first_rows(names, missing)])
-            self._keep(shelf, missing, computed, stamp)
+        store, images = self._store_of(layers), [row.tobytes() for row in digests.numpy()]
+        rows = dict[bytes, int]()
+        for row, view in enumerate(images):
+            rows.setdefault(view, row)  # views that are alike are read or computed once
+        stored = {view: record for view in rows if (record := store.read(view))}
+        self._hits += sum(view in stored and _is_hit(stored[view][1], stamp) for view in images)
+        records: dict[bytes, Any] = {view: record for view, (record, _) in stored.items()}
+        if missing := [view for view in rows if view not in stored]:
+            whole = len(missing) == len(images)
+            computed = compute(pixels if whole else pixels[[rows[view] for view in missing]])
+            self._keep(store, missing, computed, stamp)
             if whole:
                 return computed
-            layout, records = Layout.of(computed), _completed(records, stamps, as_records(computed))
-        assert layout is not None, "what was found or computed has one"
-        return layout.features(records[_first_rows(views, names)], pixels.device)
+            records |= zip(missing, encode(computed), strict=True)
+        assert store.form is not None, "what is stored or computed has one"
+        content = bytearray().join(records[view] for view in images)
+        return decode(store.form, np.frombuffer(content, np.uint8).reshape(len(images), -1), pixels.device)
 
-    def _keep(self, shelf: Shelf, names: Sequence[bytes], computed: TeacherFeatures, stamp: Stamp) -> None:
+    def _keep(
+        self, store: RecordStore, views: Sequence[bytes], computed: TeacherFeatures, stamp: Stamp
+    ) -> None:
         """Write what was computed, if there is room."""
-        layout = Layout.of(computed)
-        shelf.expect(layout)
-        if not self._budget.spent:
-            records = as_records(computed)
-            size = records.nbytes + block_size(len(names))
-            self._budget.write(size, lambda: shelf.append(names, records, layout, stamp))
+        form = form_of(computed)
+        if store.form not in (None, form):
+            raise PluginError(
+                f"a teacher's features do not have the form of those that it gave before in '{store.folder}'",
+                "Delete that folder; a backbone's features must have one form for each layer.",
+            )
+        store.form = form
+        if not self._limit.reached:
+            batch = as_batch(views, encode(computed), form, stamp)
+            self._limit.write(len(batch), lambda: store.append(batch))
 
-    def _shelf_of(self, layers: Sequence[int]) -> Shelf:
-        if self._shelf is None or layers != self._layers:
+    def _store_of(self, layers: Sequence[int]) -> RecordStore:
+        if self._store is None or layers != self._layers:
             key = self._key | {"layers": list(layers)}
-            named = json.dumps(key, sort_keys=True, default=str).encode()
-            path = self._budget.root / hashlib.blake2b(named, digest_size=16).hexdigest()
-            self._budget.use(self._owner, path)
-            self._layers, self._shelf = layers, Shelf(path, key, self._rank)
-        return self._shelf
+            content = json.dumps(key, sort_keys=True, default=str).encode()
+            folder = self._limit.root / hashlib.blake2b(content, digest_size=16).hexdigest()
+            self._limit.use(self._owner, folder)
+            self._layers, self._store = layers, RecordStore(folder, key, self._rank)
+        return self._store
 
     def refresh(self) -> None:
         """Learn what other processes have written."""
-        if self._shelf:
-            self._shelf.refresh()
+        if self._store:
+            self._store.refresh()
 
-    def take_found(self) -> int:
+    def take_hits(self) -> int:
         """How many images the teacher was spared since the last call."""
-        found, self._found = self._found, 0
-        return found
+        hits, self._hits = self._hits, 0
+        return hits
 
 
-def _spares(found: Stamp | None, now: Stamp) -> bool:
-    """Whether a view that was found, or not, spares the run something.
+def _is_hit(computed: Stamp, now: Stamp) -> bool:
+    """Whether a stored record spares the run something.
 
     What the run itself computed in this step or a later one was lost with the process that did: the run goes
     on from a checkpoint before it, whose ledger does not know of it. It counts as computed, once.
     """
-    return found is not None and not (found.run == now.run and found.step >= now.step)
-
-
-def _first_rows(names: Sequence[bytes], wanted: Sequence[bytes]) -> list[int]:
-    """Where each that is wanted comes first."""
-    row = {name: row for row, name in reversed(list(enumerate(names)))}
-    return [row[name] for name in wanted]
-
-
-def _completed(records: Records, stamps: Sequence[Stamp | None], computed: Records) -> Records:
-    """The records that were found, with those that were computed in the places of the others."""
-    missing = np.array([stamp is None for stamp in stamps])
-    if missing.all():
-        return computed
-    records[missing] = computed
-    return records
+    return not (computed.run == now.run and computed.step >= now.step)

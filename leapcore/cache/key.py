@@ -13,7 +13,7 @@ from leapcore.core.provider import LayerFeatureProvider
 from leapcore.models.digests import code_digest, structure_digest
 from leapcore.spec import Spec
 
-FORMAT = 1  # of the files; another one never finds them
+FORMAT = 2  # of the files; another one never finds them
 
 
 def feature_key(
@@ -29,13 +29,13 @@ def feature_key(
         spec: The run.
         device: What it is computed on; others round differently.
     """
-    wanted = spec.each_teacher[name]
+    teacher = spec.each_teacher[name]
     return {
         "format": FORMAT,
         "leapcore": __version__,
-        "backbone": wanted.backbone,
-        "model": wanted.model,
-        "options": wanted.options,
+        "backbone": teacher.backbone,
+        "model": teacher.model,
+        "options": teacher.options,
         "input": provider.image_input._asdict(),
         "weights": weights,
         "structure": structure_digest(provider),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from leapcore.cache.layout import Layout
+from leapcore.cache.encoding import record_size
 from leapcore.core.layer_check import layer_shapes
 from leapcore.core.matching import TeacherFeatures
 from leapcore.models.residency import layer_bytes
@@ -111,7 +111,7 @@ def _feature_bytes(teacher: Teacher) -> list[int]:
     shapes = layer_shapes(provider)
     embedding = provider.embed(provider.example_input().to("meta")) if match.embedding else None
     return [
-        Layout.of(TeacherFeatures([shapes[k] for k in match.teacher_layers(layer)], embedding)).size
+        record_size(TeacherFeatures([shapes[k] for k in match.teacher_layers(layer)], embedding))
         for layer in range(match.target.choices)
     ]
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from leapcore._version import __version__
-from leapcore.cache.budget import Budget
 from leapcore.cache.features import FeatureCache
 from leapcore.cache.key import feature_key
+from leapcore.cache.limit import DiskLimit
 from leapcore.checkpoints.files import Checkpoint
 from leapcore.compat import keep_freed_memory
 from leapcore.core.alignment import WHOLE
@@ -204,12 +204,12 @@ def attach_caches(spec: Spec, folder: str, teachers: list[Teacher], ranks: Ranks
             "every epoch has views of its own, so the cache helps only another run with the same seed; "
             "set data.augment.views to let views come again in this one"
         )
-    budget = Budget(Path(folder).expanduser(), int(spec.cache.limit_gb * 1e9), ranks.size)
+    limit = DiskLimit(Path(folder).expanduser(), int(spec.cache.limit_gb * 1e9), ranks.size)
     for teacher in teachers:
         key = feature_key(
             teacher.name, teacher.provider, teacher.match, teacher.fingerprint, spec, ranks.device
         )
-        teacher.cache = FeatureCache(teacher.name, key, budget, ranks.rank)
+        teacher.cache = FeatureCache(teacher.name, key, limit, ranks.rank)
 
 
 def warn_of_untrained_modules(student: LayerFeatureProvider) -> None:

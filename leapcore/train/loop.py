@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leapcore.cache.segments import Stamp
+from leapcore.cache.records import Stamp
 from leapcore.checkpoints.saver import Saver
 from leapcore.core.distiller import Distillation, merged
 from leapcore.data.images import share_faults
@@ -210,7 +210,7 @@ class Loop:
     def _agree(self, loss: float, save: bool) -> Agreed:
         """Before the weights move: what all processes know of this step."""
         position = [self.step, *self._next_targets().values()]
-        hits = [teacher.cache.take_found() if teacher.cache else 0 for teacher in self.parts.teachers]
+        hits = [teacher.cache.take_hits() if teacher.cache else 0 for teacher in self.parts.teachers]
         signal = self._signals.received
         agreed = agree(self.parts.ranks, position, loss=loss, signal=signal, save=save, cache_hits=hits)
         self.stopped, self._save_wanted = agreed.signal, agreed.save

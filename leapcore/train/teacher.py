@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from leapcore.cache.features import FeatureCache
-from leapcore.cache.segments import Stamp
+from leapcore.cache.records import Stamp
 from leapcore.core.batch_alignment import BatchAlignment
 from leapcore.core.distiller import Distillation
 from leapcore.core.features import LayerFeatures

@@ -239,7 +239,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from test_cache_files import dies_in
 from leapcore import load_spec, run
-dies_in(11, 2000)
+dies_in(7, 2000)
 run(load_spec(sys.argv[2], sys.argv[4:]), output=sys.argv[3])
 """
 
