@@ -12,6 +12,8 @@ from leapcore.errors import PluginError, SpecError
 from leapcore.plugins.loader import installed_plugins
 from leapcore.spec import ObjectiveSpec
 
+_OF_THE_STEP = ("mixup", "sigreg", "reset_projector")  # what the loop and the distiller do
+
 
 def build_match(
     objective: ObjectiveSpec, student: LayerFeatureProvider, teacher: LayerFeatureProvider
@@ -26,14 +28,9 @@ def build_match(
         return Match(
             student,
             teacher,
-            target=objective.target,
             patch=patch_loss(objective.patch),
-            cls_weight=objective.cls_weight,
-            cls_head=objective.cls_head,
             reduction=objective.reduction or "mean",
-            patch_embedding=objective.patch_embedding,
-            target_norm=objective.target_norm,
-            grid=objective.grid,
+            **objective.model_dump(exclude={"patch", "reduction", *_OF_THE_STEP}),
         )
     except ValueError as error:
         raise SpecError(

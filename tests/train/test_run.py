@@ -314,7 +314,11 @@ class _OutputTypes:
     @hookimpl
     def leapcore_run_started(self):
         note = torch.nn.modules.module.register_module_forward_hook
-        self._hook = note(lambda m, _, y: self.types.add(y.dtype) if isinstance(m, torch.nn.Linear) else None)
+        self._hook = note(self._note)
+
+    def _note(self, module, _, output):
+        if isinstance(module, torch.nn.Linear) and output.device.type != "meta":  # where shapes are asked for
+            self.types.add(output.dtype)
 
     @hookimpl
     def leapcore_run_finished(self):
