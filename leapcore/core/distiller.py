@@ -46,7 +46,7 @@ def merged(results: Sequence[Distillation]) -> Distillation:
 
 
 def _merged(parts: Sequence[Comparison]) -> Comparison:
-    names = ("loss", "patch_loss", "cls_loss", "embedding_loss")
+    names = [name for name in Comparison._fields if name.endswith("loss")]
     return Comparison(
         **{name: torch.stack([getattr(part, name).detach() for part in parts]).mean() for name in names},
         projected=torch.cat([part.projected for part in parts]),
