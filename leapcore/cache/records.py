@@ -20,7 +20,6 @@ from leapcore.cache.encoding import Form, Records
 from leapcore.files import write_whole
 
 logger = logging.getLogger(__name__)
-
 BATCH, KEY = ".batch", "key.json"
 
 
@@ -113,6 +112,7 @@ def _contents(path: Path) -> tuple[Form | None, dict[bytes, Place]]:
     with path.open("rb") as file:
         line = file.readline()
     if line[:8] != b"%08x" % zlib.crc32(line[8:]):
+        logger.warning("the cache's file '%s' is damaged; what it holds is computed again", path)
         return None, {}
     run, step, form, size, checksums = json.loads(line[8:])
     places, stamp = dict[bytes, Place](), Stamp(run, step)

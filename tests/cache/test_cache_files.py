@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 from itertools import count
 from pathlib import Path
@@ -19,7 +20,7 @@ from leapcore.core.matching import TeacherFeatures
 from leapcore.data.loading import Batch
 from leapcore.errors import PluginError
 
-DAMAGED = "is damaged; what cannot be read is computed again"
+DAMAGED = re.compile("is damaged; what .* is computed again")
 
 
 class Teacher:
@@ -156,18 +157,18 @@ def flip(file, place):
 @pytest.mark.parametrize(
     ("harm", "lost", "warned"),
     [
-        (lambda file: cut(file, by=1), 1, 1),
-        (lambda file: cut(file, by=500), 2, 1),
-        (lambda file: cut(file, to=60), 2, 0),
-        (lambda file: cut(file, to=5), 2, 0),
-        (lambda file: cut(file, to=0), 2, 0),
-        (lambda file: flip(file, 3), 2, 0),
-        (lambda file: flip(file, 30), 2, 0),
-        (lambda file: flip(file, -1), 1, 1),
-        (lambda file: flip(file, -500), 1, 1),
-        (lambda file: file.unlink(), 2, 0),
-        (lambda file: file.with_name("key.json").write_text('{"layers": [0'), 0, 0),
-        (lambda file: file.with_name("key.json").unlink(), 0, 0),
+        (lambda file: cut(file, by=1), 1, True),
+        (lambda file: cut(file, by=500), 2, True),
+        (lambda file: cut(file, to=60), 2, True),
+        (lambda file: cut(file, to=5), 2, True),
+        (lambda file: cut(file, to=0), 2, True),
+        (lambda file: flip(file, 3), 2, True),
+        (lambda file: flip(file, 30), 2, True),
+        (lambda file: flip(file, -1), 1, True),
+        (lambda file: flip(file, -500), 1, True),
+        (lambda file: file.unlink(), 2, False),
+        (lambda file: file.with_name("key.json").write_text('{"layers": [0'), 0, False),
+        (lambda file: file.with_name("key.json").unlink(), 0, False),
     ],
 )
 def test_what_is_damaged_is_computed_again_and_nothing_else(two_batches, caplog, harm, lost, warned):
@@ -177,7 +178,7 @@ def test_what_is_damaged_is_computed_again_and_nothing_else(two_batches, caplog,
     cached.right(4, 3, 2, 1, computes=lost)
     cached.right(4, 3, 2, 1, computes=0)
     Cached(root).right(4, 3, 2, 1, computes=0)
-    assert caplog.text.count(DAMAGED) == warned
+    assert bool(DAMAGED.search(caplog.text)) == warned
 
 
 def test_no_byte_that_is_wrong_yields_a_wrong_record(two_batches):
