@@ -66,7 +66,7 @@ def _run_shown(spec: Spec, folder: Path, overrides: Sequence[str], verbose: bool
 
     terminal = console()
     with closing(ConsoleListener(terminal)) as screen:
-        screen.asked(overrides, spec, folder)
+        screen.show_arguments(overrides, spec, folder)
         _import_libraries(screen)
         done = _run(spec, folder, [screen, *([EveryFigure(terminal)] if verbose else [])], **how)
     if not screen.saw_run and place().rank == 0:
