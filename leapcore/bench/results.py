@@ -149,14 +149,15 @@ def _row(results: BenchResults, cell: CellResult) -> Iterator[tuple[str, Any]]:
     yield "advances", sum(change.previous > 0 for change in cell.run.changes)
     totals, parts = ("spent", "baseline", "saved"), summary.flops["spent_by_part"]
     yield from ((f"flops_{total}", _number(summary.flops[total])) for total in totals)
-    yield from ((f"flops_{part}", value) for part, value in parts.items())
+    yield from ((f"flops_{part}", _number(value)) for part, value in parts.items())
     yield from ((f"accuracy_{name}", _number(value)) for name, value in summary.accuracy.items())
     yield from ((name, _number(value)) for name, value in summary.time.items())
     yield from ((f"machine_{name}", str(value)) for name, value in summary.machine.items())
 
 
 def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    """A float in any case, so that a column has one type; None for NaN."""
+    return float(value) if math.isfinite(value) else None
 
 
 def write_rows(folder: Path) -> list[Path]:

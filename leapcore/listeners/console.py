@@ -12,7 +12,7 @@ from rich.text import Text
 
 from leapcore.listeners.closing import Pace, closing_line, summary
 from leapcore.listeners.eta import EtaColumn
-from leapcore.listeners.loading import Loading, say
+from leapcore.listeners.loading import Loading, print_line
 from leapcore.listeners.opening import arguments, differences, models
 from leapcore.plugins.events import RunReport, RunStart, TargetChange
 from leapcore.plugins.hooks import hookimpl
@@ -48,7 +48,7 @@ class ConsoleListener:
         self._pace: Pace | None = None
         self.saw_run = False  # a finished one that nothing was left to do of, starts none
 
-    def asked(self, overrides: Sequence[str], spec: Spec, folder: Path) -> None:
+    def show_arguments(self, overrides: Sequence[str], spec: Spec, folder: Path) -> None:
         """Before anything heavy is loaded: show the arguments as they were given, and what they mean."""
         self._console.print(arguments(spec, overrides, folder), highlight=False)
 
@@ -60,7 +60,7 @@ class ConsoleListener:
             return
         self._progress.update(self._task, description=stage)
         if not self._console.is_terminal and self._step in (0, self._lines.total_steps):
-            say(self._console, stage)
+            print_line(self._console, stage)
 
     @hookimpl
     def leapcore_run_started(self, start: RunStart) -> None:
@@ -68,7 +68,7 @@ class ConsoleListener:
         self.saw_run, self._lines, self._pace = True, ProgressLines.from_event(start), Pace(start)
         self._step = self._shown_at = start.step
         if ready := self._loading.end():
-            say(self._console, ready, "dim")
+            print_line(self._console, ready, "dim")
         self._console.print()
         self._console.print(models(start), highlight=False)
         for line in differences(start):
@@ -78,7 +78,7 @@ class ConsoleListener:
             self._console.print(f"{name}: {link}", markup=False, highlight=False, soft_wrap=True)
         if start.step:
             self._targets = dict(start.targets)
-            self._say(f"goes on after step {start.step:,}, {self._lines.targets(self._targets)}")
+            self._print(f"goes on after step {start.step:,}, {self._lines.targets(self._targets)}")
         self._task = self._progress.add_task(
             self._lines.targets(self._targets) if start.step else "starting",
             total=start.total_steps,
@@ -93,7 +93,7 @@ class ConsoleListener:
         """A line per change of target."""
         self._targets[event.teacher] = event.target
         self._progress.update(self._task, description=self._lines.targets(self._targets))
-        self._say(self._lines.change(event))
+        self._print(self._lines.change(event))
         self._shown_at = event.step
 
     @hookimpl
@@ -112,23 +112,23 @@ class ConsoleListener:
         self._progress.update(self._task, completed=step, description=targets, figures=figures)
         if not self._console.is_terminal and (step - self._shown_at) * _PLAIN_LINES >= total:
             self._shown_at = step
-            say(self._console, f"{self._lines.step(step)}/{total:,}  {targets}  {figures}")
+            print_line(self._console, f"{self._lines.step(step)}/{total:,}  {targets}  {figures}")
 
     def _show_accuracy(self, step: int, metrics: dict[str, Any]) -> None:
         """Of a student in training; the last one is in the summary."""
         if step < self._lines.total_steps and (accuracy := accuracy_text(metrics)):
-            say(self._console, f"{self._lines.step(step)}  {accuracy}")
+            print_line(self._console, f"{self._lines.step(step)}  {accuracy}")
 
     @hookimpl
     def leapcore_images_skipped(self, step: int, images: dict[str, str]) -> None:
         """Name the first few."""
         for name, reason in list(images.items())[:3]:
-            say(self._console, f"step {step}: skipped {name}: {reason}", "yellow")
+            print_line(self._console, f"step {step}: skipped {name}: {reason}", "yellow")
         if len(images) > 3:
-            say(self._console, f"… and {len(images) - 3} more, see skipped.log", "yellow")
+            print_line(self._console, f"… and {len(images) - 3} more, see skipped.log", "yellow")
 
-    def _say(self, text: str) -> None:
-        say(self._console, text, "cyan")
+    def _print(self, text: str) -> None:
+        print_line(self._console, text, "cyan")
 
     @hookimpl
     def leapcore_run_finished(self, report: RunReport) -> None:
@@ -185,7 +185,7 @@ class EveryFigure:
     def leapcore_metrics(self, step: int, metrics: dict[str, Any]) -> None:
         """A line with all of them."""
         figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-        say(self._console, f"step {step:,}  {figures}", "dim")
+        print_line(self._console, f"step {step:,}  {figures}", "dim")
 
 
 class _Bar(Progress):

@@ -34,7 +34,7 @@ class Loading:
         """The last stage is over, this one begins."""
         self._times.append((name, time.monotonic()))
         if not self._console.is_terminal:
-            say(self._console, name)
+            print_line(self._console, name)
             return
         if self._task >= 0:
             self._spinner.remove_task(self._task)
@@ -61,7 +61,7 @@ class Loading:
         self._spinner.stop()
 
 
-def say(console: Console, text: str, style: str = "") -> None:
+def print_line(console: Console, text: str, style: str = "") -> None:
     """A plain line; in a log, with the time and however long."""
     log = not console.is_terminal
     clock = time.strftime("%H:%M:%S  ") if log else ""

@@ -20,7 +20,7 @@ TIMEOUT = 30  # seconds that a server that does not answer may hold up a run's s
 class WeightsAndBiases(Service):
     """A run at Weights & Biases.
 
-    Who logs it is said by ``wandb login`` or ``WANDB_API_KEY``, never by a spec.
+    Who logs it is set by ``wandb login`` or ``WANDB_API_KEY``, never by a spec.
 
     Args:
         project: The project there, made if it is not there.
@@ -99,10 +99,10 @@ def _settings(wandb: Any) -> Any:
 @contextmanager
 def _no_questions() -> Iterator[None]:
     """W&B asks at a terminal who one is, which would hold up a run that nobody watches: here it fails."""
-    asked = sys.stdin
+    terminal = sys.stdin
     with open(os.devnull) as nobody:
         sys.stdin = nobody
         try:
             yield
         finally:
-            sys.stdin = asked
+            sys.stdin = terminal

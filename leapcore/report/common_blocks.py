@@ -31,7 +31,7 @@ CKA = (
 
 
 def walk_plots(runs: Sequence[tuple[Run, str, int | None, Style]]) -> list[Plot]:
-    """Target and alignment of runs, each given with its teacher, that one's depth and its look."""
+    """Target and alignment of runs, each with its teacher, that one's depth and its look."""
     targets, alignments = [], []
     for run, teacher, depth, style in runs:
         steps, layers = run.walk(teacher)

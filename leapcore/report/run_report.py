@@ -64,8 +64,9 @@ def run_document(run: Run) -> Document:
 
 
 def _summary(run: Run) -> list[str]:
-    ended = f"The run {_ENDED.get(run.state, f'is {run.state}')} after {counted(run.steps, 'step')}"
-    sentences = [f"{ended}: {run.error}." if run.error else f"{ended}."]
+    steps, ended = counted(run.steps, "step"), _ENDED.get(run.state)
+    state = f"The run {ended} after {steps}" if ended else f"The run is {run.state}, with {steps} so far"
+    sentences = [f"{state}: {run.error}." if run.error else f"{state}."]
     spent, saved = run.summary.flops["spent"], run.summary.flops["saved"]
     if not math.isnan(saved):
         sentences.append(

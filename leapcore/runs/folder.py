@@ -210,7 +210,7 @@ class RunFolder:
         """Export the student, whole or not at all.
 
         Args:
-            export: Writes it into the folder that it is given.
+            export: Writes it into the folder that is its argument.
         """
         if not self._writes:
             return

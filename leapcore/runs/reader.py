@@ -26,7 +26,7 @@ _UNKNOWN_FLOPS = {"spent": math.nan, "baseline": math.nan, "saved": math.nan, "s
 
 @dataclass(frozen=True)
 class Run:
-    """A run as far as its files show it; each is read when it is first asked for, and once.
+    """A run as far as its files show it; each is read once, when something of it is first needed.
 
     Attributes:
         folder: The run's, which need not exist yet.
@@ -154,7 +154,7 @@ class Run:
         age = _age(self.folder / CHECKPOINTS / name / "state.json") if name else None
         return None if age is None else (name, age)
 
-    # What it was asked for.
+    # Its spec.
 
     @property
     def spec(self) -> str:
