@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 from typing import Any
 
@@ -34,14 +35,15 @@ def encode(features: TeacherFeatures) -> Records:
     return np.concatenate([tensor.flatten(1).view(torch.uint8).numpy() for tensor in tensors], axis=1)
 
 
-def decode(form: Form, records: Records, device: torch.device) -> TeacherFeatures:
-    """The features that were encoded, bit for bit."""
+def decode(form: Form, records: Iterable[bytes | Records], device: torch.device) -> TeacherFeatures:
+    """The features that were encoded, bit for bit, of the images whose records these are."""
+    rows = [np.frombuffer(record, np.uint8) for record in records]
     layers, start = list[LayerFeatures](), 0
     for layer in form:
         tensors = []
         for dtype, *shape in layer["tensors"]:
             end = start + prod(shape) * getattr(torch, dtype).itemsize
-            columns = torch.from_numpy(np.ascontiguousarray(records[:, start:end])).to(device)
+            columns = torch.from_numpy(np.stack([row[start:end] for row in rows])).to(device)
             tensors.append(columns.view(getattr(torch, dtype)).view(-1, *shape))
             start = end
         layers.append(LayerFeatures(tensors[0], layer["grid"] and tuple(layer["grid"]), *tensors[1:]))

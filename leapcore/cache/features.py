@@ -7,10 +7,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from leapcore.cache.encoding import decode, encode, form_of
+from leapcore.cache.encoding import Records, decode, encode, form_of
 from leapcore.cache.limit import DiskLimit
 from leapcore.cache.records import RecordStore, Stamp, as_batch
 from leapcore.core.matching import TeacherFeatures
@@ -59,7 +58,7 @@ class FeatureCache:
             rows.setdefault(view, row)  # views that are alike are read or computed once
         stored = {view: record for view in rows if (record := store.read(view))}
         self._hits += sum(view in stored and _is_hit(stored[view][1], stamp) for view in images)
-        records: dict[bytes, Any] = {view: record for view, (record, _) in stored.items()}
+        records: dict[bytes, bytes | Records] = {view: record for view, (record, _) in stored.items()}
         if missing := [view for view in rows if view not in stored]:
             whole = len(missing) == len(images)
             computed = compute(pixels if whole else pixels[[rows[view] for view in missing]])
@@ -68,8 +67,7 @@ class FeatureCache:
                 return computed
             records |= zip(missing, encode(computed), strict=True)
         assert store.form is not None, "what is stored or computed has one"
-        content = bytearray().join(records[view] for view in images)
-        return decode(store.form, np.frombuffer(content, np.uint8).reshape(len(images), -1), pixels.device)
+        return decode(store.form, (records[view] for view in images), pixels.device)
 
     def _keep(
         self, store: RecordStore, views: Sequence[bytes], computed: TeacherFeatures, stamp: Stamp

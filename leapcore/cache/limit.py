@@ -27,8 +27,7 @@ class DiskLimit:
 
     def __init__(self, root: Path, size: int, processes: int) -> None:
         self.root, self._size, self._processes = root, size, processes
-        self.reached = False  # whether nothing can be written until a target changes
-        self._warned = False
+        self.reached = self._warned = False  # reached: nothing can be written until a target changes
         self._room = 0  # of this process, until all is measured again
         self._in_use: dict[str, Path] = {}
 
@@ -56,8 +55,7 @@ class DiskLimit:
         if size > self._room:
             held = sum(file.st_size for files in self._folders().values() for file in files.values())
             share = (self._size - held - 8192) // self._processes  # a key's file is smaller than that
-            # After an eighth of what is left all is measured again: other runs may write there, too.
-            self._room = max(size, share // 8) if size <= share else 0
+            self._room = max(size, share // 8) if size <= share else 0  # no more: others write there, too
         self._room -= size
         return self._room >= 0
 
