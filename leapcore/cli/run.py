@@ -133,7 +133,7 @@ def _run_shown(spec: Spec, folder: Path, overrides: Sequence[str], verbose: bool
 
     terminal = console()
     with closing(ConsoleListener(terminal)) as screen:
-        screen.asked(overrides, spec, folder)
+        screen.show_arguments(overrides, spec, folder)
         _import_libraries(screen)
         report = _run(spec, folder, [screen, *([EveryFigure(terminal)] if verbose else [])], **options)
     if not screen.saw_run and place().rank == 0:

@@ -36,8 +36,9 @@ def build_scheduler(
     Example:
         >>> from leapcore import RunLength, build_scheduler
         >>> scheduler = build_scheduler("linear", 12, run=RunLength(24, steps_per_epoch=4))
+        >>> scheduler.start(None)
         >>> [scheduler.step(None) for _ in range(3)], scheduler.target
-        ([True, True, False], 2)
+        ([False, True, False], 1)
     """
     factory = installed_plugins().get("schedulers", name)
     try:
